@@ -1,0 +1,71 @@
+# make demo    train a tiny model to count handwritten digits and open the evidence (runs/demo/report.html)
+# make test    the test suite            make test-slow   the tests that take minutes too
+# make check   ruff and mypy             make bench       the table of speeds
+# make setup   only the environment      make clean       remove it, and the caches
+#
+# Each target makes the environment it needs in .venv first (Python 3.11 or newer; nothing else is assumed).
+# Another build of torch: make setup TORCH_PIP="--index-url URL" (see README, "Set-up").
+
+SHELL   := /bin/bash
+VENV    ?= .venv
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+             $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+TORCH   ?= torch==2.13.0
+TORCH_PIP ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# pytest runs several processes: threads of torch and tokenizers on top of them only get in the way.
+QUIET := TOKENIZERS_PARALLELISM=false
+ONE   := OMP_NUM_THREADS=1
+
+.PHONY: help setup venv demo test test-slow check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or newer with its venv module was found (python3 is $$(python3 --version 2>/dev/null || echo missing))."; \
+	  echo "       Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11"; exit 2; fi
+	@echo "setup: $$($(PYTHON) --version) in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# What the product needs to train, evaluate and report.
+$(VENV)/.stamp-run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setup: installing torch and the pinned packages (about a minute) ..."
+	@$(PIP) install --prefer-binary $(TORCH_PIP) "$(TORCH)"
+	@$(PIP) install --prefer-binary -c constraints.txt -e ".[train,eval,report]"
+	@touch $@
+
+# ... and what the tests and the linters need on top.
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+	@echo "setup: installing the tools of the tests ..."
+	@$(PIP) install --prefer-binary -c constraints.txt -e ".[train,eval,judge,report,dev]"
+	@touch $@
+
+setup venv: $(VENV)/.stamp-dev
+	@echo "setup: ready. Next: source $(BIN)/activate && pr1 --help"
+
+demo: $(VENV)/.stamp-run
+	@$(QUIET) $(BIN)/pr1 demo $(DEMO_ARGS)
+
+test: $(VENV)/.stamp-dev
+	@$(QUIET) $(ONE) $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
+
+test-slow: $(VENV)/.stamp-dev
+	@$(QUIET) $(ONE) $(BIN)/python -m pytest --durations 10 $(TEST_ARGS)
+
+check: $(VENV)/.stamp-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.stamp-dev
+	@$(QUIET) $(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
