@@ -1,0 +1,184 @@
+"""Model families: which coordinates a model answers in, how it writes a box, and the grid its images are resized to.
+
+A family is a row of a table, never a guess from the text. A recipe can change or add one:
+
+    family: {base: qwen3_vl, name: my_vl, frame: resized, grid: 28}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias, get_args
+
+from perception_r1.errors import DataError, RecipeError
+from perception_r1.types import Frame, FrameKind, Sample, Size
+
+AnswerFormat: TypeAlias = Literal["qwen_ref_box", "json", "internvl"]
+
+_QWEN_IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+_INTERNVL_IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+_END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one family of models answers.
+
+    Attributes:
+        name: key in `FAMILIES`, or the user's own.
+        frame: coordinate space of the answer.
+        answer_format: ``qwen_ref_box`` (special tokens round phrase and box), ``json`` (a list of objects),
+            ``internvl`` (``<ref>`` and ``<box>``).
+        box_key, point_key: keys of a JSON entry.
+        grid: both sides of the image that the model sees are multiples of it (patch × merge).
+        min_pixels, max_pixels: limits of the resized image's area; the defaults are those of PR1's training.
+        image_tokens: must never be sampled: one in an answer breaks every later forward pass.
+        end_tokens: what ends an answer.
+        model_types: values of ``model_type`` in a Hugging Face ``config.json``.
+    """
+
+    name: str
+    frame: FrameKind
+    answer_format: AnswerFormat
+    box_key: str = "bbox_2d"
+    point_key: str = "point_2d"
+    grid: int = 28
+    min_pixels: int = 3_136
+    max_pixels: int = 1_000_000
+    image_tokens: tuple[str, ...] = _QWEN_IMAGE_TOKENS
+    end_tokens: tuple[str, ...] = _END_TOKENS
+    model_types: tuple[str, ...] = ()
+
+    def model_size(self, image_size: Size, min_pixels: int | None = None, max_pixels: int | None = None) -> Size:
+        """Size (width, height) that the model sees, by the rounding of Qwen's ``smart_resize``.
+
+        Args:
+            image_size: the original image, (width, height) in pixels.
+            min_pixels, max_pixels: limits other than the family's.
+
+        Raises:
+            DataError: an empty image, or one more than 200 times longer than wide (the processors refuse it too).
+
+        Example:
+            >>> FAMILIES["qwen2_5_vl"].model_size((640, 480))
+            (644, 476)
+        """
+        low = self.min_pixels if min_pixels is None else min_pixels
+        high = self.max_pixels if max_pixels is None else max_pixels
+        return _smart_resize(image_size[0], image_size[1], self.grid, low, high)
+
+    def frame_of(self, sample: Sample) -> Frame:
+        """The frame that a model of this family answers in, for this sample's image.
+
+        Raises:
+            DataError: the sample has no image size.
+        """
+        if sample.image_size is None:
+            raise DataError(f"sample {sample.id!r} needs the size of its image: give 'width' and 'height'")
+        if self.frame != "resized":
+            return Frame(self.frame, sample.image_size, sample.model_size)
+        return Frame("resized", sample.image_size, sample.model_size or self.model_size(sample.image_size))
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("qwen2_vl", "norm1000", "qwen_ref_box", model_types=("qwen2_vl",)),
+        Family("qwen2_5_vl", "resized", "json", model_types=("qwen2_5_vl",)),
+        Family("qwen3_vl", "norm1000", "json", grid=32, model_types=("qwen3_vl", "qwen3_vl_moe")),
+        Family(
+            "internvl",
+            "norm1000",
+            "internvl",
+            image_tokens=_INTERNVL_IMAGE_TOKENS,
+            end_tokens=(*_END_TOKENS, "</s>"),
+            model_types=("internvl", "internvl_chat"),
+        ),
+        Family("pixel", "original", "json", image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS),
+        Family("unit", "unit", "json", image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS),
+    )
+}
+
+FamilyLike: TypeAlias = str | Mapping[str, Any] | Family
+
+
+def get_family(family: FamilyLike) -> Family:
+    """A family by name, from a recipe's table, or as it is.
+
+    Args:
+        family: a name of `FAMILIES`; or a mapping with ``base`` (a name) and the fields of `Family` to change.
+
+    Raises:
+        RecipeError: unknown name or key, or a value that does not fit.
+
+    Example:
+        >>> get_family({"base": "qwen3_vl", "frame": "resized"}).grid
+        32
+    """
+    if isinstance(family, Family):
+        return family
+    if isinstance(family, str):
+        if family not in FAMILIES:
+            raise RecipeError(f"unknown family {family!r} (known: {', '.join(FAMILIES)})")
+        return FAMILIES[family]
+    if not isinstance(family, Mapping):
+        raise RecipeError(f"family must be a name or a table with 'base', not {family!r}")
+    changes = dict(family)
+    base = changes.pop("base", None)
+    if not isinstance(base, str):
+        raise RecipeError(f"family: 'base' must name one of {', '.join(FAMILIES)}")
+    return replace(get_family(base), **{key: _checked(key, value) for key, value in changes.items()})
+
+
+def family_of_model_type(model_type: str) -> Family:
+    """The family of a Hugging Face ``model_type``.
+
+    Raises:
+        RecipeError: none is known for it; the recipe then has to say.
+    """
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            return family
+    raise RecipeError(f"no family is known for model_type {model_type!r}: name one ({', '.join(FAMILIES)})")
+
+
+def _checked(key: str, value: Any) -> Any:
+    """A recipe's value for one field of a family, in the field's type."""
+    known = {field.name: field.type for field in fields(Family)}
+    if key not in known:
+        raise RecipeError(f"family: unknown key {key!r} (known: base, {', '.join(known)})")
+    choices = {"frame": get_args(FrameKind), "answer_format": get_args(AnswerFormat)}.get(key)
+    if choices is not None and value not in choices:
+        raise RecipeError(f"family: {key} must be one of {', '.join(choices)}, not {value!r}")
+    if known[key] == "int":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"family: {key} must be a positive whole number, not {value!r}")
+    elif known[key] == "tuple[str, ...]":
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise RecipeError(f"family: {key} must be a list of strings, not {value!r}")
+        return tuple(value)
+    elif not isinstance(value, str) or not value:
+        raise RecipeError(f"family: {key} must be text, not {value!r}")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _smart_resize(width: int, height: int, grid: int, min_pixels: int, max_pixels: int) -> Size:
+    """Both sides rounded to the grid, then scaled until the area is within the limits, as Qwen-VL's processors do."""
+    if width < 1 or height < 1:
+        raise DataError(f"an image of {width} × {height} pixels has no area")
+    if max(width, height) / min(width, height) > 200:
+        raise DataError(f"an image of {width} × {height} pixels is too long: at most 200 times longer than wide")
+    new_width, new_height = round(width / grid) * grid, round(height / grid) * grid
+    if new_width * new_height > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        new_width = max(grid, math.floor(width / shrink / grid) * grid)
+        new_height = max(grid, math.floor(height / shrink / grid) * grid)
+    elif new_width * new_height < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        new_width = math.ceil(width * grow / grid) * grid
+        new_height = math.ceil(height * grow / grid) * grid
+    return new_width, new_height
