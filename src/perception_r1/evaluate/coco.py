@@ -1,0 +1,203 @@
+"""COCO's twelve figures for detection answers, by hotcoco (equal to pycocotools, which is the oracle in the tests).
+
+A model that writes boxes as text gives no confidence: every box has score 1.0, as in PR1, and boxes of equal score keep
+the order of images and of the answer. Boxes are in original pixels. A label that is not among the categories is no
+detection of any class and does not enter, as in COCO.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_r1.errors import DataError
+from perception_r1.evaluate.bootstrap import resample_weights
+from perception_r1.types import BoxTarget, RewardRecord, Sample
+
+Scored = tuple[Sample, RewardRecord]
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+AP_INTERVAL_NOTE = (
+    "intervals of AP: images resampled as weights on the precision-recall curve (200 resamples), the detections' "
+    "order kept"
+)
+
+
+def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
+    """A COCO data set from samples: image ids 1..n in their order, areas of boxes, no crowds."""
+    names: dict[str, int] = {}
+    for sample, _ in scored:
+        for name in (*sample.categories, *_target(sample).labels):
+            names.setdefault(_key(name), len(names) + 1)
+    annotations = []
+    for image_id, (sample, _) in enumerate(scored, start=1):
+        target = _target(sample)
+        for box, label in zip(target.boxes_xyxy, target.labels, strict=True):
+            x1, y1, x2, y2 = box
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": image_id, "category_id": names[_key(label)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
+            })  # fmt: skip
+    return {
+        "images": [
+            {"id": i, "width": (s.image_size or (0, 0))[0], "height": (s.image_size or (0, 0))[1], "file_name": s.id}
+            for i, (s, _) in enumerate(scored, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+    }
+
+
+def detections(scored: Sequence[Scored], image_ids: Sequence[int], category_ids: dict[str, int]) -> list[dict[str, Any]]:
+    """The usable boxes of the answers with a known label, as COCO results of score 1.0."""
+    rows = []
+    for image_id, (_, record) in zip(image_ids, scored, strict=True):
+        labels = record.pred_labels or (None,) * len(record.pred_xyxy)
+        for box, label in zip(record.pred_xyxy, labels, strict=True):
+            number = None if label is None else category_ids.get(_key(label))
+            if box is not None and number is not None:
+                x1, y1, x2, y2 = box
+                rows.append({
+                    "image_id": image_id, "category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 1.0,
+                })  # fmt: skip
+    return rows
+
+
+def coco_figures(
+    truth: dict[str, Any] | str | Path, results: list[dict[str, Any]], image_ids: Sequence[int] | None = None
+) -> tuple[dict[str, float], Any]:
+    """The twelve figures and the evaluator, over ``image_ids`` (default: every image of the file).
+
+    A figure over no object at all (no small boxes, say) is −1, as COCO has it. Without results all are 0.
+    """
+    from hotcoco import COCO, COCOeval
+
+    gt = COCO(truth if isinstance(truth, dict) else str(truth))
+    # An empty result list has no columns to load; one that can match nothing stands for it.
+    dt = gt.load_res(results or _nothing(gt))
+    evaluator = COCOeval(gt, dt, "bbox")
+    if image_ids is not None:
+        evaluator.params.img_ids = sorted(image_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return {name: float(value) for name, value in zip(NAMES, evaluator.stats, strict=True)}, evaluator
+
+
+def coco_metrics(
+    scored: Sequence[Scored], annotations: str | Path | None = None, *, resamples: int = 200, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """COCO's figures of detection answers, ready for ``metrics.json``.
+
+    Args:
+        scored: samples with their records.
+        annotations: the official annotation file (crowds and mask areas included); samples are found in it by the name
+            of their image file. Without it the ground truth is the samples' own targets.
+        resamples: for the intervals of AP, AP50 and AP75 (the other nine come without).
+        seed: of the resampling.
+
+    Raises:
+        DataError: a sample's image is not in the annotation file.
+    """
+    if not scored:
+        return {}
+    truth: dict[str, Any]
+    if annotations is None:
+        truth = ground_truth(scored)
+        image_ids = list(range(1, len(scored) + 1))
+    else:
+        import json
+
+        truth = json.loads(Path(annotations).read_text(encoding="utf-8"))
+        by_name = {Path(image["file_name"]).name: image["id"] for image in truth["images"]}
+        image_ids = []
+        for sample, _ in scored:
+            name = Path(sample.image or sample.id).name
+            if name not in by_name:
+                raise DataError(f"image {name!r} of sample {sample.id!r} is not in it", path=annotations, field="images")
+            image_ids.append(by_name[name])
+    if not truth["annotations"]:
+        return {}
+    category_ids = {_key(category["name"]): category["id"] for category in truth["categories"]}
+    figures, evaluator = coco_figures(truth, detections(scored, image_ids, category_ids), image_ids)
+    metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
+    # Whole numbers: how often each image is drawn; sums of them reach a recall point exactly where COCO's counts do.
+    weights = np.rint(np.concatenate(list(resample_weights(len(image_ids), resamples, seed))) * len(image_ids))
+    samples = weighted_ap(evaluator, sorted(image_ids), weights)
+    for name, values in samples.items():
+        if name in metrics:
+            low, high = np.quantile(values, [0.025, 0.975])
+            value = metrics[name]["value"]
+            metrics[name] |= {"low": min(float(low), value), "high": max(float(high), value)}
+    for entry in metrics.values():
+        entry["n"] = len(image_ids)
+    return metrics
+
+
+def weighted_ap(
+    evaluator: Any, image_ids: Sequence[int], weights_rn: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """AP, AP50 and AP75 under R weightings of the images (n, in the order of ``image_ids``); weight 1 gives COCO's.
+
+    Follows COCO's accumulation: detections by score (stable), 101 recall points, the mean over classes that have
+    targets under that weighting. Area "all", at most 100 detections an image and class.
+    """
+    column = {image_id: n for n, image_id in enumerate(image_ids)}
+    whole = tuple(evaluator.params.area_rng[0])
+    by_class: dict[int, list[dict[str, Any]]] = {}
+    for entry in evaluator.eval_imgs:
+        if entry is not None and tuple(entry["aRng"]) == whole:
+            by_class.setdefault(entry["category_id"], []).append(entry)
+    points = np.asarray(evaluator.params.rec_thrs)
+    resamples = len(weights_rn)
+    total, classes = np.zeros((10, resamples)), np.zeros(resamples)
+    for entries in by_class.values():
+        entries.sort(key=lambda entry: column[entry["image_id"]])
+        targets = np.zeros(len(image_ids))
+        for entry in entries:
+            targets[column[entry["image_id"]]] += np.sum(~np.asarray(entry["gtIgnore"], dtype=bool))
+        wanted_r = weights_rn @ targets
+        has_r = wanted_r > 0
+        classes += has_r
+        where = np.concatenate([np.full(len(entry["dtScores"]), column[entry["image_id"]]) for entry in entries])
+        if not has_r.any() or not len(where):
+            continue
+        order = np.argsort(-np.concatenate([entry["dtScores"] for entry in entries]), kind="stable")
+        where = where.astype(int)[order]
+        matched_td = np.concatenate([_by_threshold(entry["dtMatches"]) for entry in entries], axis=1)[:, order] > 0
+        ignored_td = np.concatenate([_by_threshold(entry["dtIgnore"]) for entry in entries], axis=1)[:, order] > 0
+        weight_rd = weights_rn[:, where]
+        for t in range(10):
+            tp_rd = np.cumsum(weight_rd * (matched_td[t] & ~ignored_td[t]), axis=1)
+            fp_rd = np.cumsum(weight_rd * (~matched_td[t] & ~ignored_td[t]), axis=1)
+            precision_rd = tp_rd / np.maximum(tp_rd + fp_rd, np.spacing(1))
+            precision_rd = np.maximum.accumulate(precision_rd[:, ::-1], axis=1)[:, ::-1]
+            for r in np.flatnonzero(has_r):
+                index = np.searchsorted(tp_rd[r] / wanted_r[r], points, side="left")
+                total[t, r] += precision_rd[r][index[index < len(where)]].sum() / len(points)
+    mean_tr = np.divide(total, classes, out=np.zeros_like(total), where=classes > 0)
+    return {"AP": mean_tr.mean(axis=0), "AP50": mean_tr[0], "AP75": mean_tr[5]}
+
+
+def _by_threshold(values: Any) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    return array.reshape(10, -1) if array.size else np.zeros((10, 0))
+
+
+def _nothing(gt: Any) -> list[dict[str, Any]]:
+    image, category = min(gt.imgs), min(gt.cats)
+    return [{"image_id": image, "category_id": category, "bbox": [-9.0, -9.0, 1.0, 1.0], "score": 0.0}]
+
+
+def _target(sample: Sample) -> BoxTarget:
+    return sample.target if isinstance(sample.target, BoxTarget) else BoxTarget(())
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()

@@ -1,0 +1,264 @@
+"""The field's metrics from scored samples.
+
+Records already hold predictions in original-image pixels, so nothing is parsed or converted again. Metrics do not read
+the reward: the same answers give the same figures whichever preset scored them. An answer that cannot be parsed counts
+as wrong; a sample that was *not scored* (``reward is None``) is left out and shows in ``n_scored``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_r1.core.geometry import iou, iou_matrix
+from perception_r1.core.matching import assign
+from perception_r1.evaluate.bootstrap import interval, mean_of_first, paired_difference
+from perception_r1.types import XYXY, BoxTarget, CountTarget, PointTarget, RewardRecord, Sample, TextTarget
+
+Scored = tuple[Sample, RewardRecord]
+Floats = NDArray[np.float64]
+
+PRIMARY = {
+    "grounding": "acc@0.5",
+    "counting": "accuracy",
+    "detection": "f1@0.5",
+    "ocr": "edit_similarity",
+    "geometry": "accuracy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One metric: per-sample columns (n, k), and the statistic of their means. ``mask`` (n,) picks the samples."""
+
+    values: Floats
+    statistic: Callable[[Floats], Floats] = mean_of_first
+    mask: NDArray[np.bool_] | None = None
+
+    def rows(self) -> Floats:
+        """The columns of the samples that this metric covers."""
+        return self.values if self.mask is None else self.values[self.mask]
+
+
+def first_box(record: RewardRecord) -> XYXY | None:
+    """The first usable box: what the field grades when a grounding answer has several (the others are ignored)."""
+    return next((box for box in record.pred_xyxy if box is not None), None)
+
+
+def grounding_iou(sample: Sample, record: RewardRecord) -> float:
+    """IoU of the first usable box with the target (the best one, should a phrase have several).
+
+    A phrase without an object is worth 1 for an explicit empty answer and 0 otherwise; no usable box is 0.
+    """
+    target = _boxes(sample)
+    if not target:
+        return float(record.status == "empty" and record.n_pred == 0)
+    box = first_box(record)
+    return 0.0 if box is None else max(iou(box, other) for other in target)
+
+
+def center_hit(sample: Sample, record: RewardRecord) -> float:
+    """1 if the centre of the first usable box (or the first point) lies in a target box."""
+    target = _boxes(sample)
+    if not target:
+        return float(record.status == "empty" and record.n_pred == 0)
+    box = first_box(record)
+    if box is not None:
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    else:
+        point = next((p for p in record.pred_points if p is not None), None)
+        if point is None:
+            return 0.0
+        x, y = point
+    return float(any(x1 <= x <= x2 and y1 <= y <= y2 for x1, y1, x2, y2 in target))
+
+
+def target_count(sample: Sample) -> int:
+    """How many objects there are."""
+    target = sample.target
+    if isinstance(target, CountTarget):
+        return target.count
+    if isinstance(target, PointTarget):
+        return len(target.points_xy)
+    return len(_boxes(sample))
+
+
+def true_positives(sample: Sample, record: RewardRecord, threshold: float = 0.5) -> int:
+    """The largest number of one-to-one pairs with IoU ≥ ``threshold`` and equal labels (unlabelled targets: any).
+
+    The record's own pairs are not used: they depend on the preset (PR1's are class-agnostic).
+    """
+    target = _boxes(sample)
+    labels = sample.target.labels if isinstance(sample.target, BoxTarget) else ()
+    pred = [(box, label) for box, label in _pred(record) if box is not None]
+    if not target or not pred:
+        return 0
+    iou_pm = iou_matrix([box for box, _ in pred], target)
+    hit_pm = iou_pm >= threshold
+    if labels:
+        hit_pm &= np.array([[_same(label, name) for name in labels] for _, label in pred], dtype=bool)
+    # 1 a pair makes the number of pairs what is maximised; the IoU only breaks ties.
+    score_pm = hit_pm * (1.0 + 1e-3 * iou_pm)
+    return sum(bool(hit_pm[p, m]) for p, m in assign(score_pm))
+
+
+def columns(task: str, scored: Sequence[Scored]) -> dict[str, Column]:
+    """Every metric of ``task`` as per-sample columns, over samples that were scored (see :func:`keep_scored`)."""
+    build = {"grounding": _grounding, "counting": _counting, "detection": _detection, "ocr": _ocr}.get(task, _answer)
+    table = build(scored)
+    table["reward"] = Column(_array([record.reward for _, record in scored]))
+    return table
+
+
+def summarise(task: str, scored: Sequence[Scored], *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Metrics with 95 % bootstrap intervals over samples, ready for ``metrics.json``.
+
+    Returns:
+        ``{task, n, n_scored, unparsable: {reason: count}, primary, metrics: {name: {value, low, high, n}}}``.
+        A metric without samples (a count that never occurs) is left out; all are when nothing was scored.
+    """
+    kept = keep_scored(scored)
+    metrics: dict[str, Any] = {}
+    for name, column in columns(task, kept).items() if kept else ():
+        rows = column.rows()
+        if len(rows):
+            value, low, high = interval(rows, column.statistic, resamples=resamples, seed=seed)
+            metrics[name] = {"value": value, "low": low, "high": high, "n": len(rows)}
+    return {
+        "task": task,
+        "n": len(scored),
+        "n_scored": len(kept),
+        "unparsable": unparsable(scored),
+        "primary": PRIMARY.get(task, "reward"),
+        "metrics": metrics,
+    }
+
+
+def compare(
+    task: str,
+    before: Sequence[Scored],
+    after: Sequence[Scored],
+    metric: str | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Paired difference ``after − before`` of a metric (the primary one) over the samples that both scored, by id."""
+    old = {sample.id: (sample, record) for sample, record in keep_scored(before)}
+    new = {sample.id: (sample, record) for sample, record in keep_scored(after)}
+    ids = [key for key in old if key in new]
+    name = metric or PRIMARY.get(task, "reward")
+    if not ids:
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    a, b = (columns(task, [side[key] for key in ids])[name] for side in (old, new))
+    value, low, high = paired_difference(a.rows(), b.rows(), a.statistic, resamples=resamples, seed=seed)
+    return {"value": value, "low": low, "high": high, "n": len(ids)}
+
+
+def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
+    """Those with a reward; *not scored* is never 0."""
+    return [pair for pair in scored if pair[1].reward is not None]
+
+
+def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
+    """Why answers gave nothing usable, most frequent first: status and reason with their counts."""
+    counts: Counter[str] = Counter()
+    for _, record in scored:
+        if record.reward is None:
+            counts[f"not scored: {record.reason}" if record.reason else "not scored"] += 1
+        elif record.status == "malformed":
+            counts["malformed"] += 1
+        elif record.status == "truncated":
+            counts["truncated, kept what came before" if record.n_valid or record.answer else "truncated"] += 1
+        elif record.n_pred and not record.n_valid:
+            counts["no usable entry"] += 1
+    return dict(counts.most_common())
+
+
+def _grounding(scored: Sequence[Scored]) -> dict[str, Column]:
+    ious = _array([grounding_iou(*pair) for pair in scored])
+    # IoU ≥ t, as RefCOCO's protocol and PR1 have it (not >).
+    table = {f"acc@{t:g}": Column((ious >= t).astype(float)) for t in (0.5, 0.75, 0.95)}
+    table["avg"] = Column(np.mean([column.values for column in table.values()], axis=0))
+    table["mean_iou"] = Column(ious)
+    table["center_acc"] = Column(_array([center_hit(*pair) for pair in scored]))
+    return table
+
+
+def _counting(scored: Sequence[Scored]) -> dict[str, Column]:
+    true_n = _array([target_count(sample) for sample, _ in scored])
+    pred_n = _array([record.n_valid for _, record in scored])
+    right = (true_n == pred_n).astype(float)
+    table = {"accuracy": Column(right), "mae": Column(np.abs(true_n - pred_n))}
+    if all(isinstance(sample.target, BoxTarget) for sample, _ in scored):
+        sums = _array([[true_positives(*pair), pair[1].n_pred, target_count(pair[0])] for pair in scored])
+        table["box_f1@0.5"] = Column(sums, _f1)
+    for count in sorted({int(n) for n in true_n}):
+        table[f"accuracy[count={count}]"] = Column(right, mask=true_n == count)
+    return table
+
+
+def _detection(scored: Sequence[Scored]) -> dict[str, Column]:
+    # Micro averages: sums over the data set, so an image with many objects weighs as much as it holds.
+    sums = _array([[true_positives(*pair), pair[1].n_pred, target_count(pair[0])] for pair in scored])
+    exact = _array([target_count(sample) == record.n_valid for sample, record in scored])
+    return {
+        "f1@0.5": Column(sums, _f1),
+        "precision@0.5": Column(sums, _precision),
+        "recall@0.5": Column(sums, _recall),
+        "count_accuracy": Column(exact),
+    }
+
+
+def _ocr(scored: Sequence[Scored]) -> dict[str, Column]:
+    from perception_r1.evaluate.ocr import text_scores
+
+    rows = [
+        text_scores(record.answer, sample.target.text if isinstance(sample.target, TextTarget) else "")
+        for sample, record in scored
+    ]
+    return {name: Column(_array([row[name] for row in rows])) for name in rows[0]} if rows else {}
+
+
+def _answer(scored: Sequence[Scored]) -> dict[str, Column]:
+    return {"accuracy": Column(_array([record.components.get("accuracy", 0.0) for _, record in scored]))}
+
+
+def _f1(means: Floats) -> Floats:
+    """2·TP / (predictions + targets); nothing asked and nothing said is 1."""
+    return _ratio(2 * means[..., 0], means[..., 1] + means[..., 2])
+
+
+def _precision(means: Floats) -> Floats:
+    return _ratio(means[..., 0], means[..., 1])
+
+
+def _recall(means: Floats) -> Floats:
+    return _ratio(means[..., 0], means[..., 2])
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    top, bottom = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
+    return np.divide(top, bottom, out=np.ones_like(top), where=bottom > 0)
+
+
+def _boxes(sample: Sample) -> tuple[XYXY, ...]:
+    return sample.target.boxes_xyxy if isinstance(sample.target, BoxTarget) else ()
+
+
+def _pred(record: RewardRecord) -> list[tuple[XYXY | None, str | None]]:
+    labels = record.pred_labels or (None,) * len(record.pred_xyxy)
+    return list(zip(record.pred_xyxy, labels, strict=True))
+
+
+def _same(label: str | None, name: str) -> bool:
+    return label is not None and label.strip().casefold() == name.strip().casefold()
+
+
+def _array(values: Sequence[Any]) -> Floats:
+    return np.asarray(values, dtype=np.float64)
