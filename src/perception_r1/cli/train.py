@@ -1,0 +1,73 @@
+"""``pr1 train`` and ``pr1 sft``: run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file (see recipes/).", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME of the recipe")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a value of the recipe, e.g. --set grpo.max_steps=10.", metavar="KEY=VALUE"),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="One step with a tiny model of the recipe's family on handwritten digits: does it run at all?"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def train(
+    recipe: RecipeFile,
+    out: Out = None,
+    resume: Resume = False,
+    override: Overrides = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recipe with GRPO on verifiable rewards (TRL).
+
+    The run's folder gets config.json, environment.json, metrics.jsonl, rollouts/*.parquet, checkpoints/ and model/.
+    """
+    from perception_r1.train.run import run_grpo
+
+    _run(run_grpo, recipe, out, resume, override, dry_run, quiet)
+
+
+def sft(
+    recipe: RecipeFile,
+    out: Out = None,
+    resume: Resume = False,
+    override: Overrides = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a recipe's model on the gold answers (TRL)."""
+    from perception_r1.train.run import run_sft
+
+    _run(run_sft, recipe, out, resume, override, dry_run, quiet)
+
+
+def _run(
+    stage: object, recipe_file: Path, out: Path | None, resume: bool, override: list[str] | None, dry: bool, quiet: bool
+) -> None:
+    from perception_r1.config import load_recipe
+
+    recipe = load_recipe(recipe_file, override or ())
+    if dry:
+        from perception_r1.train.dry_run import dry_run
+
+        typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
+        return
+    folder = out or Path("runs") / recipe.name
+    model = stage(recipe, folder, resume=resume, show_progress=not quiet)  # type: ignore[operator]
+    typer.echo(f"model:  {model}")
+    typer.echo(f"next:   pr1 eval {recipe_file} --model {model}   pr1 report {folder}")

@@ -1,0 +1,138 @@
+"""What a run writes while it trains: ``metrics.jsonl``, rollouts with their records, and progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from perception_r1.progress import progress
+from perception_r1.types import Completion, RewardRecord, Sample
+
+
+class MetricsWriter(TrainerCallback):
+    """Appends each log of the trainer to ``metrics.jsonl``, one JSON object a line with its ``step``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        values = {"step": state.global_step, **{name: _finite(value) for name, value in logs.items()}}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+
+class Progress(TrainerCallback):
+    """A bar (or plain lines) with rate, time left and the figures that matter now."""
+
+    def __init__(self, label: str, shown: Sequence[tuple[str, str]]) -> None:
+        self.label, self.shown = label, shown
+        self.note = ""
+        self.manager: Any = None
+        self.advance: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.manager = progress(self.label, state.max_steps, done=state.global_step, unit="steps")
+            self.advance = self.manager.__enter__()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        parts = [f"{label} {logs[key]:.3f}" for key, label in self.shown if logs and _finite(logs.get(key)) is not None]
+        self.note = "  ".join(parts) or self.note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.advance is not None:
+            self.advance(1, self.note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.manager is not None:
+            self.manager.__exit__(None, None, None)
+            self.manager = None
+
+
+class RolloutWriter:
+    """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a generation batch and process.
+
+    Args:
+        folder: the ``rollouts`` folder.
+        group_size: rollouts a prompt (G); TRL keeps a group's rows together.
+        rank: this process; those other than the first get a suffix, ``step-000001-rank1.parquet``.
+    """
+
+    def __init__(self, folder: Path, group_size: int, rank: int = 0) -> None:
+        self.folder, self.group_size, self.rank = folder, group_size, rank
+
+    def __call__(
+        self, step: int, samples: list[Sample], completions: list[Completion], records: list[RewardRecord]
+    ) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        size = self.group_size
+        rows = [
+            {
+                "step": step,
+                "group": i // size,
+                "id": sample.id,
+                "image": sample.image or "",
+                "question": sample.question,
+                "completion": completion.text,
+                "finish_reason": completion.finish_reason,
+                "reward": record.reward,
+                "advantage": None,
+                "status": record.status,
+                "reason": record.reason,
+                "record": json.dumps(record.to_dict(), ensure_ascii=False),
+            }
+            for i, (sample, completion, record) in enumerate(zip(samples, completions, records, strict=True))
+        ]
+        for start in range(0, len(rows), size):
+            group = rows[start : start + size]
+            if len(group) == size and len({row["id"] for row in group}) == 1:  # else the group spans processes
+                for row, advantage in zip(group, group_advantages([row["reward"] for row in group]), strict=True):
+                    row["advantage"] = advantage
+        self.folder.mkdir(parents=True, exist_ok=True)
+        suffix = "" if self.rank == 0 else f"-rank{self.rank}"
+        path = self.folder / f"step-{step:06d}{suffix}.parquet"
+        temporary = path.with_suffix(".tmp")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), temporary, compression="zstd")
+        temporary.replace(path)
+
+
+def group_advantages(rewards: Sequence[float | None]) -> list[float | None]:
+    """GRPO's advantages of one group, ``(r − mean) / (std + 1e-4)`` with the sample standard deviation.
+
+    Follows the released code of PR1 and TRL's ``scale_rewards: group``. A completion that was not scored takes no part
+    and gets None; fewer than two scored ones give 0.
+
+    Example:
+        >>> [a if a is None else round(a, 3) for a in group_advantages([1.0, 0.0, None, 0.5])]
+        [1.0, -1.0, None, 0.0]
+    """
+    scored = [reward for reward in rewards if reward is not None]
+    if len(scored) < 2:
+        return [None if reward is None else 0.0 for reward in rewards]
+    mean, std = statistics.fmean(scored), statistics.stdev(scored)
+    return [None if reward is None else (reward - mean) / (std + 1e-4) for reward in rewards]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, real = pa.string(), pa.float64()
+    return pa.schema(
+        [("step", pa.int64()), ("group", pa.int64()), ("id", text), ("image", text), ("question", text)]
+        + [("completion", text), ("finish_reason", text), ("reward", real), ("advantage", real)]
+        + [("status", text), ("reason", text), ("record", text)]
+    )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,117 @@
+"""GRPO on a recipe: TRL's ``GRPOTrainer``, unmodified, with our rows and our reward."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from perception_r1.config import Recipe
+from perception_r1.integrations.trl import reward_function
+from perception_r1.train import run_folder, setup
+
+RESUMABLE = ("grpo.max_steps", "grpo.num_train_epochs")
+
+
+def train_grpo(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """Train and return the folder of the final model, ``OUT/model``.
+
+    Args:
+        recipe: what to train on what.
+        out: the run's folder.
+        model_path: start from this model instead of the recipe's (a warm start).
+        resume: go on from the last complete checkpoint; a finished run is left as it is.
+        show_progress: print progress on standard error.
+
+    Raises:
+        UserError: bad recipe, data or model; nothing is left half-written.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    from perception_r1.train.callbacks import MetricsWriter, Progress, RolloutWriter
+
+    setup.quiet_libraries()
+    out = Path(out)
+    start = Path(model_path) if model_path is not None else recipe.model
+    args = setup.trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=out, where=recipe.path or recipe.name)
+    family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
+    task = setup.recipe_task(recipe, family)
+    samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
+    args.model_init_kwargs = {"dtype": "float32", **(args.model_init_kwargs or {})}  # of the reference model
+    setup.check_prompt_length(samples, task, processor, model, args.max_completion_length)
+    ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))
+
+    run_folder.open_run(out, {**recipe.model_dump_plain(), "stage": "grpo", "start": str(start)}, resume=resume)
+    if resume and (out / "model" / "config.json").is_file():
+        return out / "model"
+    checkpoint = run_folder.last_checkpoint(out / "checkpoints") if resume else None
+    run_folder.drop_after(out, step_of(checkpoint))
+
+    rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index)
+    ends = setup.end_token_ids(model, processor.tokenizer)
+    shown = [("reward", "reward"), ("kl", "KL"), ("completions/mean_length", "length")]
+    began = time.monotonic()
+    trainer = GRPOTrainer(
+        model=model,
+        args=args,
+        reward_funcs=reward_function(task, processor.tokenizer, ends, on_scored=rollouts),
+        train_dataset=rollout_dataset_of(samples, task),
+        processing_class=processor,
+        peft_config=setup.lora_config(recipe),
+        callbacks=[MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
+    )
+    trainer.remove_callback(_printer())
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return finish(trainer, processor, out, began)
+
+
+def rollout_dataset_of(samples: list[Any], task: Any) -> Any:
+    """The training rows; separate so that ``train_grpo`` reads in one go."""
+    from perception_r1.train.dataset import rollout_dataset
+
+    return rollout_dataset(samples, task)
+
+
+def ban_image_tokens(args: Any, ids: list[int]) -> None:
+    """Keep the policy from writing image tokens, in transformers' ``generate`` and in vLLM."""
+    if not ids:
+        return
+    kwargs = dict(args.generation_kwargs or {})
+    if args.use_vllm:
+        kwargs["logit_bias"] = {**{i: -100.0 for i in ids}, **kwargs.get("logit_bias", {})}
+    else:
+        kwargs["suppress_tokens"] = sorted({*ids, *kwargs.get("suppress_tokens", [])})
+    args.generation_kwargs = kwargs
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step of ``checkpoint-STEP``, 0 without one."""
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+def finish(trainer: Any, processor: Any, out: Path, began: float) -> Path:
+    """Save model and processor into ``OUT/model``, whole or not at all, and the run's length into ``run.json``."""
+    saving = out / ".model"
+    trainer.save_model(str(saving))
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(str(saving))
+        saving.rename(out / "model")
+        run_folder.write_json(
+            out / "run.json", {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began, 1)}
+        )
+    trainer.accelerator.wait_for_everyone()
+    return out / "model"
+
+
+def _printer() -> type:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback

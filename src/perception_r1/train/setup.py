@@ -1,0 +1,194 @@
+"""What GRPO and SFT have in common: rows, task, model and trainer arguments from a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perception_r1.config import Recipe, Source
+from perception_r1.data.images import prepare
+from perception_r1.data.mix import mix
+from perception_r1.data.sources import load_source
+from perception_r1.errors import RecipeError
+from perception_r1.families import Family, get_family
+from perception_r1.models.load import detect_family, load_model
+from perception_r1.tasks import Task, make_task, reward_spec
+
+if TYPE_CHECKING:
+    from perception_r1.types import Sample
+
+
+def recipe_family(recipe: Recipe) -> Family:
+    """The recipe's family, or the one its model's configuration belongs to."""
+    return get_family(recipe.family) if recipe.family is not None else detect_family(recipe.model)
+
+
+def recipe_task(recipe: Recipe, family: Family | None = None) -> Task:
+    """The task with the recipe's family, prompt form and reward."""
+    reward = recipe.reward
+    spec = reward_spec(
+        recipe.task,
+        reward.preset,
+        matching=reward.matching,
+        components=reward.components,
+        clamp=reward.clamp,
+        function=reward.function,
+        options=reward.options or None,
+    )
+    return make_task(
+        recipe.task,
+        family=family or recipe_family(recipe),
+        reward=spec,
+        thinking=recipe.thinking,
+        prompt=recipe.prompt,
+    )
+
+
+def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) -> list[Sample]:
+    """The rows of ``data.train`` or ``data.eval``: read, mixed by count or share (seeded), with the model's sizes.
+
+    Raises:
+        RecipeError: no source is named. DataError: a bad row.
+    """
+    if not sources:
+        raise RecipeError(f"{recipe.path or recipe.name}: field 'data': names no source of rows")
+    parts = [
+        (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
+        for source in sources
+    ]
+    samples = mix(parts, recipe.data.total, recipe.data.seed)
+    limits = {"min_pixels": recipe.image.min_pixels, "max_pixels": recipe.image.max_pixels}
+    return [prepare(sample, family, **limits) for sample in samples]
+
+
+def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str, folder: Path, where: object) -> Any:
+    """A TRL config from a recipe's table, with our defaults for what the table leaves out.
+
+    Raises:
+        RecipeError: a key that TRL does not have, one that is ours to set, or a value that TRL refuses.
+    """
+    import torch
+
+    table = dict(table or {})
+    known = {field.name for field in dataclasses.fields(config_class) if field.init}
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise RecipeError(f"{where}: field '{name}.{key}': {config_class.__name__} has no such setting{hint}")
+    for key, reason in {"output_dir": "--out names the run's folder", "remove_unused_columns": "rows need all columns"}.items():
+        if key in table:
+            raise RecipeError(f"{where}: field '{name}.{key}': not to be set here ({reason})")
+    gpu = torch.cuda.is_available()
+    defaults = {
+        "use_cpu": not gpu,
+        "bf16": gpu,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": 50,
+        "save_total_limit": 2,
+        "dataloader_pin_memory": gpu,
+    }
+    fixed = {"output_dir": str(folder / "checkpoints"), "remove_unused_columns": False, "disable_tqdm": True}
+    try:
+        return config_class(**{**defaults, **table, **fixed})
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: field '{name}': {str(error).splitlines()[0]}") from None
+
+
+def load_for_training(recipe: Recipe, path: str | Path, init: dict[str, Any] | None) -> tuple[Any, Any]:
+    """Model and processor, in float32 unless the recipe says otherwise.
+
+    At a learning rate of 1e-6 most updates of a bfloat16 weight round to nothing, so weights are kept in float32 and
+    ``bf16: true`` computes in bfloat16 under autocast.
+    """
+    kwargs = {"dtype": "float32", **(init or {})}
+    model, processor = load_model(path, **kwargs)
+    if recipe.freeze_vision:
+        for parameter in vision_tower(model).parameters():
+            parameter.requires_grad_(False)
+    return model, processor
+
+
+def vision_tower(model: Any) -> Any:
+    """The module that reads the pixels."""
+    for name in ("visual", "vision_tower"):
+        found = getattr(getattr(model, "model", model), name, None)
+        if found is not None:
+            return found
+    raise RecipeError(f"field 'freeze_vision': {type(model).__name__} has no vision tower that we know")
+
+
+def lora_config(recipe: Recipe) -> Any:
+    """PEFT's ``LoraConfig`` from the recipe's table, or None."""
+    if recipe.lora is None:
+        return None
+    from peft import LoraConfig
+
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    for key in recipe.lora:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise RecipeError(f"{recipe.path}: field 'lora.{key}': LoraConfig has no such setting{hint}")
+    return LoraConfig(**recipe.lora)
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end an answer: the tokenizer's and all that the model's generation settings name."""
+    declared = model.generation_config.eos_token_id
+    ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+    return sorted({*ids, tokenizer.eos_token_id})
+
+
+def image_token_ids(family: Family, tokenizer: Any) -> list[int]:
+    """Ids of the tokens that stand for pixels; a policy that writes one breaks the next forward pass."""
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in family.image_tokens]
+    return sorted({i for i in ids if i is not None and i != tokenizer.unk_token_id})
+
+
+def check_prompt_length(samples: Sequence[Sample], task: Task, processor: Any, model: Any, answer_tokens: int) -> int:
+    """The longest prompt in tokens, image included; refuses one that leaves no room for the answer.
+
+    Raises:
+        RecipeError: prompt and answer exceed the model's context.
+    """
+    from perception_r1.data.images import model_image
+
+    def size(sample: Sample) -> int:
+        width, height = sample.model_size or (0, 0)
+        return width * height + 64 * len(sample.question)
+
+    longest = max(samples, key=size)
+    messages = [
+        {**turn, "content": [{**part, "image": model_image(longest)} if part["type"] == "image" else part for part in turn["content"]]}
+        for turn in task.prompt(longest).messages()
+    ]
+    encoded = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
+    n_tokens = len(encoded["input_ids"][0])
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and n_tokens + answer_tokens > limit:
+        raise RecipeError(
+            f"sample {longest.id!r}: its prompt has {n_tokens} tokens and the answer may have {answer_tokens}, but the "
+            f"model's context is {limit}: lower image.max_pixels or max_completion_length"
+        )
+    return n_tokens
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' notices out of our output; their warnings about real trouble stay."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -1,0 +1,59 @@
+"""Supervised fine-tuning on the gold answers: TRL's ``SFTTrainer``, unmodified; the baseline and the warm start."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from perception_r1.config import Recipe
+from perception_r1.train import run_folder, setup
+from perception_r1.train.grpo import _printer, finish, step_of
+
+
+def train_sft(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """Train on answers and return the folder of the final model, ``OUT/model``; arguments as in ``train_grpo``."""
+    from trl import SFTConfig, SFTTrainer
+
+    from perception_r1.train.callbacks import MetricsWriter, Progress
+    from perception_r1.train.dataset import answer_dataset
+
+    setup.quiet_libraries()
+    out = Path(out)
+    start = Path(model_path) if model_path is not None else recipe.model
+    table = {"max_length": None, "completion_only_loss": True, **(recipe.sft or {})}
+    args = setup.trainer_args(SFTConfig, table, name="sft", folder=out, where=recipe.path or recipe.name)
+    family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
+    task = setup.recipe_task(recipe, family)
+    samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
+    args.model_init_kwargs = None
+    setup.check_prompt_length(samples, task, processor, model, 0)
+
+    run_folder.open_run(out, {**recipe.model_dump_plain(), "stage": "sft", "start": str(start)}, resume=resume)
+    if resume and (out / "model" / "config.json").is_file():
+        return out / "model"
+    checkpoint = run_folder.last_checkpoint(out / "checkpoints") if resume else None
+    run_folder.drop_after(out, step_of(checkpoint))
+
+    began = time.monotonic()
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=answer_dataset(samples, task),
+        processing_class=processor,
+        peft_config=setup.lora_config(recipe),
+        callbacks=[
+            MetricsWriter(out / "metrics.jsonl"),
+            *([Progress("SFT", [("loss", "loss")])] if show_progress else []),
+        ],
+    )
+    trainer.remove_callback(_printer())
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return finish(trainer, processor, out, began)
