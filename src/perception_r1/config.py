@@ -233,4 +233,4 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {"data": Data, "reward": Reward, "image": Image, "eval": Eval}
     names = [part for part in loc[:-1] if isinstance(part, str)]
     model: type[BaseModel] = Recipe if not names else Source if len(names) > 1 else tables.get(names[0], Recipe)
-    return sorted(set(model.model_fields) - {"path"})
+    return sorted(name for name, field in model.model_fields.items() if not field.exclude)
