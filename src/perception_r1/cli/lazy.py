@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -92,12 +93,21 @@ class LazyGroup(TyperGroup):
             typer.echo(f"error: {message}", err=True)
             raise typer.Exit(2) from None
 
-    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """As click's, but an unknown option or command is one line too, and a command may return its exit code."""
+        inner = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
         if not standalone_mode:
-            return super().main(args, standalone_mode=False, **extra)
+            return inner()
         try:
-            code = super().main(args, standalone_mode=False, **extra)
+            code = inner()
         except typer.Abort:
             typer.echo("aborted", err=True)
             sys.exit(1)
