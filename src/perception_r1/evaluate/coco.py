@@ -34,7 +34,7 @@ def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
     for sample, _ in scored:
         for name in (*sample.categories, *_target(sample).labels):
             names.setdefault(_key(name), len(names) + 1)
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (sample, _) in enumerate(scored, start=1):
         target = _target(sample)
         for box, label in zip(target.boxes_xyxy, target.labels, strict=True):
@@ -53,7 +53,9 @@ def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
     }
 
 
-def detections(scored: Sequence[Scored], image_ids: Sequence[int], category_ids: dict[str, int]) -> list[dict[str, Any]]:
+def detections(
+    scored: Sequence[Scored], image_ids: Sequence[int], category_ids: dict[str, int]
+) -> list[dict[str, Any]]:
     """The usable boxes of the answers with a known label, as COCO results of score 1.0."""
     rows = []
     for image_id, (_, record) in zip(image_ids, scored, strict=True):
@@ -120,7 +122,9 @@ def coco_metrics(
         for sample, _ in scored:
             name = Path(sample.image or sample.id).name
             if name not in by_name:
-                raise DataError(f"image {name!r} of sample {sample.id!r} is not in it", path=annotations, field="images")
+                raise DataError(
+                    f"image {name!r} of sample {sample.id!r} is not in it", path=annotations, field="images"
+                )
             image_ids.append(by_name[name])
     if not truth["annotations"]:
         return {}

@@ -15,6 +15,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from perception_r1.core.text import edit_similarity
@@ -99,10 +100,9 @@ def meteor(
         return 0.0
     precision, recall = len(pairs) / len(hypothesis), len(pairs) / len(reference)
     mean = precision * recall / (alpha * precision + (1 - alpha) * recall)
-    chunks = 1 + sum(
-        b[0] != a[0] + 1 or b[1] != a[1] + 1 for a, b in zip(pairs, pairs[1:], strict=False)
-    )
-    return (1 - gamma * (chunks / len(pairs)) ** beta) * mean
+    chunks = 1 + sum(b[0] != a[0] + 1 or b[1] != a[1] + 1 for a, b in pairwise(pairs))
+    penalty: float = gamma * (chunks / len(pairs)) ** beta
+    return (1 - penalty) * mean
 
 
 _Tokens = list[tuple[int, str]]

@@ -1,0 +1,163 @@
+"""Where an evaluation's answers come from: greedy generation by a transformers model, or answers saved earlier.
+
+A generator answers one batch; ``run`` decides which samples make a batch (longest first, always the same batches), so
+that an evaluation that was killed goes on to the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from perception_r1.data.files import parse_lines, read_text
+from perception_r1.data.images import model_image
+from perception_r1.errors import DataError, ModelError
+from perception_r1.types import Completion, Prompt, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perception_r1.families import Family
+
+
+class Generator(Protocol):
+    """Answers batches; ``settings`` is what its answers depend on (kept with the results)."""
+
+    batch_size: int
+    settings: Mapping[str, Any]
+
+    def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]: ...
+
+
+class TransformersGenerator:
+    """Greedy, batched generation with a loaded model.
+
+    Rows are padded on the left. Image tokens are never produced: one in an answer would break whatever reads it next.
+    Text keeps its special tokens (boxes of Qwen2-VL are made of them) but not the end token; an answer without one was
+    cut at the limit (``finish_reason`` "length").
+
+    Args:
+        model: a vision-language model with ``generate``.
+        processor: its processor.
+        family: names the image and end tokens.
+        max_new_tokens: limit of an answer.
+        batch_size: samples a batch.
+        repetition_penalty: 1 is none (PR1's released grounding evaluation has 1.05).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        family: Family,
+        *,
+        max_new_tokens: int = 1024,
+        batch_size: int = 16,
+        repetition_penalty: float = 1.0,
+    ) -> None:
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.tokenizer = processor.tokenizer
+        self.end_ids = _end_ids(model, self.tokenizer, family)
+        self.options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "num_beams": 1,
+            "repetition_penalty": repetition_penalty,
+            "suppress_tokens": _known_ids(self.tokenizer, family.image_tokens) or None,
+            "eos_token_id": self.end_ids,
+            "pad_token_id": self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0],
+            # Sampling settings saved with a model mean nothing here, and generate() warns of them.
+            "temperature": None,
+            "top_p": None,
+            "top_k": None,
+        }
+        self.settings = {
+            "backend": "transformers",
+            "max_new_tokens": max_new_tokens,
+            "repetition_penalty": repetition_penalty,
+        }
+
+    def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]:
+        """One completion a sample, in order."""
+        import torch
+
+        texts = [
+            self.processor.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True)
+            for prompt in prompts
+        ]
+        images = [model_image(sample) for sample, prompt in zip(samples, prompts, strict=True) if prompt.has_image]
+        batch = self.processor(
+            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+        ).to(self.model.device)
+        with torch.inference_mode(), _eval_mode(self.model):
+            ids = self.model.generate(**batch, **self.options)
+        return [self._completion(row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _completion(self, ids: list[int]) -> Completion:
+        end = next((i for i, token in enumerate(ids) if token in self.end_ids), None)
+        text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=False)
+        return Completion(text, "length" if end is None else "stop")
+
+
+def read_responses(path: str | Path) -> dict[str, Completion]:
+    """Saved answers by sample id: JSON lines with ``id``, ``response`` and, if known, ``finish_reason``.
+
+    Our own ``samples.jsonl`` is such a file.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    path = Path(path)
+    found: dict[str, Completion] = {}
+    for line, row in parse_lines(read_text(path), path):
+        if not isinstance(row, dict):
+            raise DataError('not an object (expected {"id": …, "response": …})', path=path, line=line)
+        for field in ("id", "response"):
+            if field not in row:
+                raise DataError("is missing", path=path, line=line, field=field)
+        if not isinstance(row["response"], str):
+            raise DataError("expected text", path=path, line=line, field="response")
+        key = str(row["id"])
+        if key in found:
+            raise DataError(f"{key!r} is there twice (remove one)", path=path, line=line, field="id")
+        found[key] = Completion(row["response"], finish_reason(row, path, line))
+    if not found:
+        raise DataError("the file has no answers (expected one JSON object a line)", path=path)
+    return found
+
+
+def finish_reason(row: Mapping[str, Any], path: object, line: int | None) -> Any:
+    """The row's ``finish_reason``, checked: "stop", "length" or absent."""
+    value = row.get("finish_reason")
+    if value not in (None, "stop", "length"):
+        raise DataError(f"{value!r} is none of 'stop', 'length'", path=path, line=line, field="finish_reason")
+    return value
+
+
+def _known_ids(tokenizer: Any, names: Sequence[str]) -> list[int]:
+    """Ids of those tokens that the vocabulary has."""
+    ids = (tokenizer.convert_tokens_to_ids(name) for name in names)
+    return [token for token in ids if token is not None and token != tokenizer.unk_token_id]
+
+
+def _end_ids(model: Any, tokenizer: Any, family: Family) -> list[int]:
+    configured = model.generation_config.eos_token_id
+    ids = [configured] if isinstance(configured, int) else list(configured or ())
+    ids += [tokenizer.eos_token_id, *_known_ids(tokenizer, family.end_tokens)]
+    unique = list(dict.fromkeys(token for token in ids if token is not None))
+    if not unique:
+        raise ModelError("the tokenizer has no end token, so no answer would ever end")
+    return unique
+
+
+@contextmanager
+def _eval_mode(model: Any) -> Iterator[None]:
+    """Dropout off while answering; a model in training goes back to it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

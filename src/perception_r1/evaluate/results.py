@@ -1,0 +1,120 @@
+"""The folder of an evaluation: ``samples.jsonl`` (each answer with its record), ``settings.json``, ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from perception_r1.data.files import atomic_write, existing_file
+from perception_r1.data.rows import sample_from_row, target_fields
+from perception_r1.errors import DataError
+from perception_r1.types import Completion, RewardRecord, Sample
+
+SAMPLES, METRICS, SETTINGS = "samples.jsonl", "metrics.json", "settings.json"
+
+
+class Result(NamedTuple):
+    """One answered sample."""
+
+    sample: Sample
+    completion: Completion
+    record: RewardRecord
+
+
+def result_row(sample: Sample, completion: Completion, record: RewardRecord) -> dict[str, Any]:
+    """A line of ``samples.jsonl``."""
+    return {
+        "id": sample.id,
+        "task": sample.task,
+        "image": sample.image,
+        "image_size": sample.image_size,
+        "model_size": sample.model_size,
+        "question": sample.question,
+        "target": target_fields(sample.target),
+        "categories": list(sample.categories),
+        "response": completion.text,
+        "finish_reason": completion.finish_reason,
+        "record": record.to_dict(),
+    }
+
+
+def result_from_row(row: Mapping[str, Any], *, path: object, line: int | None = None) -> Result:
+    """The inverse of ``result_row``; images need not exist any more."""
+    flat = {key: row[key] for key in ("id", "task", "image", "question") if row.get(key) is not None}
+    for key, prefix in (("image_size", ""), ("model_size", "model_")):
+        if row.get(key):
+            flat[f"{prefix}width"], flat[f"{prefix}height"] = row[key]
+    flat |= row.get("target") or {}
+    if row.get("categories"):
+        flat["categories"] = row["categories"]
+    sample = sample_from_row(flat, path=path, line=line, check_image=False, image_required=False)
+    try:
+        record = record_from_dict(row["record"])
+        return Result(sample, Completion(row["response"], row.get("finish_reason")), record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"is not a line of {SAMPLES}: {error!r}", path=path, line=line) from None
+
+
+def record_from_dict(values: Mapping[str, Any]) -> RewardRecord:
+    """The inverse of ``RewardRecord.to_dict``; keys of other versions are ignored."""
+    names = {field.name for field in fields(RewardRecord)}
+    return RewardRecord(**{
+        name: value if name == "components" else _tuples(value) for name, value in values.items() if name in names
+    })  # fmt: skip
+
+
+def read_results(folder: str | Path) -> list[Result]:
+    """Every answered sample of an evaluation's folder, in the file's order.
+
+    Raises:
+        DataError: no ``samples.jsonl``, or a line that is none.
+    """
+    path = existing_file(Path(folder) / SAMPLES, "result of an evaluation")
+    rows = read_lines(path)
+    return [result_from_row(row, path=path, line=line) for line, row in enumerate(rows, start=1)]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file that may have been cut off by a kill: an unfinished last line is left out.
+
+    Raises:
+        DataError: a broken line that is not the last.
+    """
+    content = path.read_text(encoding="utf-8")
+    lines = content.split("\n")
+    rows = []
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            rows.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise DataError(f"not valid JSON at column {error.colno}", path=path, line=number) from None
+    return rows
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """All rows at once; a reader sees the old file or the whole new one."""
+    with atomic_write(path) as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_json_file(path: Path) -> Any:
+    """A JSON file of ours, or None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_json_file(path: Path, value: Any) -> None:
+    """Indented JSON, atomically."""
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

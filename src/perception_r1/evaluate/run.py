@@ -1,0 +1,221 @@
+"""One evaluation: ask, score (``task.score``, as in training), write each answer as it comes, then the metrics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perception_r1.data.images import prepare
+from perception_r1.errors import DataError, UserError
+from perception_r1.evaluate.generate import Generator
+from perception_r1.evaluate.metrics import Scored, keep_scored, summarise
+from perception_r1.evaluate.results import (
+    METRICS,
+    SAMPLES,
+    SETTINGS,
+    read_json_file,
+    read_lines,
+    result_row,
+    write_json_file,
+    write_lines,
+)
+from perception_r1.progress import progress as show_progress
+from perception_r1.types import Completion, Prompt, RewardRecord, Sample
+
+if TYPE_CHECKING:
+    from perception_r1.tasks import Task
+
+Answers = Generator | Mapping[str, Completion]
+
+
+def evaluate(
+    task: Task,
+    samples: Sequence[Sample],
+    answers: Answers,
+    out_dir: str | Path,
+    *,
+    model_name: str,
+    resume: bool = True,
+    progress: bool = True,
+    label: str = "evaluating",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    annotations: str | Path | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Answer and score every sample; write ``samples.jsonl``, ``settings.json`` and ``metrics.json`` to ``out_dir``.
+
+    Args:
+        task: from ``make_task``; renders the prompts and scores the answers.
+        samples: what to ask, with unique ids.
+        answers: a generator, or saved completions by sample id.
+        out_dir: results; made if need be.
+        model_name: how the results name the model.
+        resume: go on with answers already there (batches are always the same, so the result is, too).
+        progress: whether to show it on standard error.
+        label: what the progress says.
+        min_pixels, max_pixels: of the image as the model sees it, instead of the family's.
+        annotations: detection: COCO's official annotation file, instead of ground truth made of the samples.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        What ``metrics.json`` holds: ``{task, model, n, n_scored, unparsable, primary, metrics: {name: {value, low,
+        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, all sittings together.
+
+    Raises:
+        DataError: no samples, two with one id, an image that is missing, or a saved answer that is.
+        UserError: ``out_dir`` holds an evaluation of something else.
+    """
+    out_dir = Path(out_dir)
+    samples = [_prepared(sample, task, min_pixels, max_pixels) for sample in _unique(samples)]
+    settings = _settings(task, samples, answers, model_name)
+    done = _open(out_dir, settings, samples, resume)
+    records: dict[str, tuple[Completion, RewardRecord]] = {}
+    by_id = {sample.id: sample for sample in samples}
+    for key, completion in done.items():
+        records[key] = completion, task.score(by_id[key], completion)
+    earlier = (read_json_file(out_dir / METRICS) or {}).get("seconds", 0.0) if resume else 0.0
+    start = time.monotonic()
+    with (
+        show_progress(label, len(samples), done=len(done), unit="samples", enabled=progress) as advance,
+        (out_dir / SAMPLES).open("a", encoding="utf-8") as stream,
+    ):
+        for sample, completion in _ask(task, samples, answers, skip=set(done)):
+            record = task.score(sample, completion)
+            records[sample.id] = completion, record
+            stream.write(json.dumps(result_row(sample, completion, record), ensure_ascii=False) + "\n")
+            stream.flush()  # what a kill leaves is whole lines and at most one part
+            advance()
+    seconds = time.monotonic() - start if len(done) < len(samples) else 0.0
+    # Answers came longest first; the file that stays is in the order of the data.
+    write_lines(out_dir / SAMPLES, (result_row(sample, *records[sample.id]) for sample in samples))
+    metrics = {
+        "model": model_name,
+        **score_metrics(
+            task.name, [(s, records[s.id][1]) for s in samples], annotations=annotations, resamples=resamples, seed=seed
+        ),
+        "seconds": round(earlier + seconds, 3),
+    }
+    write_json_file(out_dir / METRICS, metrics)
+    return metrics
+
+
+def score_metrics(
+    task: str,
+    scored: Sequence[Scored],
+    *,
+    annotations: str | Path | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``metrics.summarise`` and, for detection, COCO's figures; ``notes`` say what a reader of them must know."""
+    summary = summarise(task, scored, resamples=resamples, seed=seed)
+    notes = [f"intervals: 95 %, {resamples} bootstrap resamples of the samples, seed {seed}"]
+    if task == "detection":
+        from perception_r1.evaluate.coco import AP_INTERVAL_NOTE
+
+        try:
+            from perception_r1.evaluate.coco import coco_metrics
+
+            summary["metrics"] |= coco_metrics(keep_scored(scored), annotations, seed=seed)
+            notes.append("COCO figures: score 1.0 for each box, answer order, at most 100 boxes an image")
+            notes.append(AP_INTERVAL_NOTE)
+        except ModuleNotFoundError:
+            notes.append("no COCO figures: hotcoco is not installed (pip install 'perception-r1[eval]')")
+    if task == "ocr":
+        from perception_r1.evaluate.ocr import METEOR_NOTE
+
+        notes.append(METEOR_NOTE)
+    return {**summary, "notes": notes}
+
+
+def plan_batches(samples: Sequence[Sample], prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
+    """Indices in batches, longest prompt first: little padding, and too small a memory shows at once."""
+
+    def length(index: int) -> float:
+        width, height = samples[index].model_size or (0, 0)
+        return width * height / 784 + len(prompts[index].user) / 4
+
+    order = sorted(range(len(samples)), key=lambda index: (-length(index), index))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def _ask(
+    task: Task, samples: Sequence[Sample], answers: Answers, skip: set[str]
+) -> Iterator[tuple[Sample, Completion]]:
+    """Samples not in ``skip`` with their completions, as they come."""
+    if isinstance(answers, Mapping):
+        missing = [sample.id for sample in samples if sample.id not in answers]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(f"no saved answer for sample {missing[0]!r}{more} (limit the data, or answer them)")
+        yield from ((sample, answers[sample.id]) for sample in samples if sample.id not in skip)
+        return
+    prompts = [task.prompt(sample) for sample in samples]
+    for batch in plan_batches(samples, prompts, answers.batch_size):
+        # A batch that a kill cut in two is answered whole again: padding may move the last bits of a logit.
+        if all(samples[index].id in skip for index in batch):
+            continue
+        completions = answers([samples[index] for index in batch], [prompts[index] for index in batch])
+        for index, completion in zip(batch, completions, strict=True):
+            if samples[index].id not in skip:
+                yield samples[index], completion
+
+
+def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], resume: bool) -> dict[str, Completion]:
+    """Completions that are already there; refuses a folder of another evaluation."""
+    file = out_dir / SAMPLES
+    if not resume:
+        file.unlink(missing_ok=True)
+    before = read_json_file(out_dir / SETTINGS)
+    rows = read_lines(file) if file.is_file() else []
+    if rows and before is not None and before != settings:
+        changed = ", ".join(key for key in settings if before.get(key) != settings[key])
+        raise UserError(
+            f"{out_dir}: holds the results of another evaluation (differs in: {changed}); choose another --out, or "
+            "--no-resume to replace them"
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json_file(out_dir / SETTINGS, settings)
+    known = {sample.id for sample in samples}
+    rows = [row for row in rows if row.get("id") in known]
+    write_lines(file, rows)  # without the half line that a kill may have left
+    return {row["id"]: Completion(row["response"], row["finish_reason"]) for row in rows}
+
+
+def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_name: str) -> dict[str, Any]:
+    """What the results depend on."""
+    digest = hashlib.sha256(repr([(s.id, s.question, s.target, s.model_size) for s in samples]).encode()).hexdigest()
+    return {
+        "task": task.name,
+        "model": model_name,
+        "family": task.family.name,
+        "preset": getattr(task.reward, "preset", str(task.reward)),
+        "thinking": task.thinking,
+        "prompt": task.prompt_preset,
+        "n": len(samples),
+        "data": digest[:16],
+        **({"backend": "replay"} if isinstance(answers, Mapping) else dict(answers.settings)),
+    }
+
+
+def _prepared(sample: Sample, task: Task, min_pixels: int | None, max_pixels: int | None) -> Sample:
+    if sample.model_size is not None or (sample.image is None and sample.image_size is None):
+        return sample
+    return prepare(sample, task.family, min_pixels=min_pixels, max_pixels=max_pixels)
+
+
+def _unique(samples: Sequence[Sample]) -> Sequence[Sample]:
+    if not samples:
+        raise DataError("there are no samples to evaluate")
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise DataError(f"two samples have the id {sample.id!r} (ids must be unique)", field="id")
+        seen.add(sample.id)
+    return samples
