@@ -1,0 +1,250 @@
+"""Pictures of rows: a contact sheet with boxes, labels, points and captions, to see that data is what it should be."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from perception_r1.data.files import atomic_write
+from perception_r1.data.images import open_image
+from perception_r1.errors import DataError
+from perception_r1.types import AnswerTarget, BoxTarget, CountTarget, PointTarget, Sample, TextTarget
+
+# ten colours that differ in hue and stay visible on photographs
+PALETTE = (
+    (230, 57, 70), (29, 132, 206), (42, 157, 74), (244, 140, 6), (131, 56, 214),
+    (0, 160, 160), (230, 73, 163), (138, 98, 30), (94, 107, 230), (122, 160, 0),
+)  # fmt: skip
+_PAPER, _CARD, _INK, _FAINT, _MAT = (242, 243, 246), (255, 255, 255), (28, 31, 38), (112, 118, 130), (228, 230, 235)
+_GAP, _PAD, _WIDTH, _HEIGHT, _SCALE = 18, 10, 400, 300, 2
+_LATIN = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
+_LATIN_BOLD = ("DejaVuSans-Bold.ttf", "LiberationSans-Bold.ttf", "Arial Bold.ttf", "arialbd.ttf")
+_WIDE = ("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def contact_sheet(samples: Sequence[Sample], *, columns: int | None = None) -> Image.Image:
+    """Cards in a grid, one a sample: the image with its target drawn on it, and what is asked and known below.
+
+    The number of columns keeps the sheet about as wide as high. Boxes get a colour a label.
+
+    Raises:
+        DataError: no samples, or an image that cannot be opened.
+    """
+    if not samples:
+        raise DataError("there are no rows to show")
+    columns = columns or next(n for n in range(1, 99) if n * n * _WIDTH >= len(samples) * _HEIGHT or n >= len(samples))
+    cards = [card(sample) for sample in samples]
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(item.height for item in row) for row in rows]
+    width = len(rows[0]) * (cards[0].width + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, sum(heights) + _GAP * (len(rows) + 1)), _PAPER)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for index, item in enumerate(row):
+            framed = Image.new("RGB", (item.width, height), _CARD)  # cards of a row end at the same line
+            framed.paste(item)
+            sheet.paste(framed, (_GAP + index * (item.width + _GAP), top), _rounded(framed.size, 8))
+        top += height + _GAP
+    return sheet
+
+
+def save_sheet(
+    samples: Sequence[Sample], path: str | os.PathLike[str], *, n: int = 12, seed: int = 0, columns: int | None = None
+) -> int:
+    """Draws ``n`` samples chosen at random (all where there are fewer) to a PNG. Returns how many."""
+    chosen = list(samples)
+    if len(chosen) > n:
+        chosen = [chosen[index] for index in sorted(random.Random(f"{seed}/show").sample(range(len(chosen)), n))]
+    sheet = contact_sheet(chosen, columns=columns)
+    if Path(path).suffix.lower() != ".png":
+        raise DataError("the sheet is a PNG (name it something.png)", path=path)
+    with atomic_write(path, "wb") as stream:
+        sheet.save(stream, format="PNG", optimize=True)
+    return len(chosen)
+
+
+def card(sample: Sample) -> Image.Image:
+    """One sample's card."""
+    picture = draw_target(sample)
+    lines = _caption(sample)
+    line_height = 20
+    height = _PAD + _HEIGHT + _PAD + line_height * len(lines) + _PAD
+    result = Image.new("RGB", (_WIDTH + 2 * _PAD, height), _CARD)
+    mat = Image.new("RGB", (_WIDTH, _HEIGHT), _MAT)
+    mat.paste(picture, ((_WIDTH - picture.width) // 2, (_HEIGHT - picture.height) // 2))
+    result.paste(mat, (_PAD, _PAD))
+    draw = ImageDraw.Draw(result)
+    for number, (content, colour, bold) in enumerate(lines):
+        font = _font(14, content, bold=bold)
+        draw.text((_PAD + 2, _PAD + _HEIGHT + _PAD + number * line_height), content, fill=colour, font=font)
+    return result
+
+
+def draw_target(sample: Sample, *, width: int = _WIDTH, height: int = _HEIGHT) -> Image.Image:
+    """The sample's image fitted into ``width`` × ``height``, its boxes, labels or points drawn on it."""
+    if sample.image is None:
+        raise DataError(f"sample {sample.id!r} has no image to show", field="image")
+    img = open_image(sample.image)
+    factor = min(width / img.width, height / img.height)
+    # drawn at twice the size and reduced: circles and thin lines come out smooth
+    large = (max(round(img.width * factor * _SCALE), 1), max(round(img.height * factor * _SCALE), 1))
+    canvas = img.resize(large, Image.Resampling.LANCZOS)
+    # boxes are pixels of the original, whatever size the file's copy here has
+    original = sample.image_size or img.size
+    sx, sy = large[0] / original[0], large[1] / original[1]
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    target = sample.target
+    tags: list[tuple[float, float, float, str, tuple[int, int, int]]] = []
+    if isinstance(target, BoxTarget):
+        labels = target.labels or ("",) * len(target.boxes_xyxy)
+        colours = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(labels))}
+        several = len(colours) > 1
+        # large ones first, so that small ones lie on top
+        order = sorted(range(len(labels)), key=lambda index: -_area(target.boxes_xyxy[index]))
+        for index in order:
+            x1, y1, x2, y2 = target.boxes_xyxy[index]
+            corners = (x1 * sx, y1 * sy, max(x2 * sx, x1 * sx + 1), max(y2 * sy, y1 * sy + 1))
+            colour = colours[labels[index]]
+            outline = 2 * _SCALE if min(corners[2] - corners[0], corners[3] - corners[1]) > 24 * _SCALE else 3
+            draw.rectangle(corners, outline=(255, 255, 255, 130), width=outline + 2)
+            draw.rectangle(corners, outline=colour, width=outline)
+            if several and labels[index]:
+                tags.append((corners[0], corners[1], corners[3], labels[index], colour))
+            elif sample.task == "counting":
+                tags.append((corners[0], corners[1], corners[3], str(index + 1), colour))
+    elif isinstance(target, PointTarget):
+        radius = 5 * _SCALE
+        for x, y in target.points_xy:
+            spot = (x * sx - radius, y * sy - radius, x * sx + radius, y * sy + radius)
+            draw.ellipse(spot, fill=PALETTE[0], outline=(255, 255, 255), width=2 * _SCALE)
+    _draw_tags(draw, canvas.size, tags)
+    return canvas.resize((max(large[0] // _SCALE, 1), max(large[1] // _SCALE, 1)), Image.Resampling.LANCZOS)
+
+
+def _draw_tags(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], tags: list[tuple[float, float, float, str, tuple[int, int, int]]]
+) -> None:
+    """Names at the boxes' upper left corners; one that would cover another moves, or is left out where all is full."""
+    taken: list[tuple[float, float, float, float]] = []
+    for left, top, bottom, label, colour in sorted(tags, key=lambda tag: (tag[1], tag[0])):
+        font = _font(11 * _SCALE, label, bold=True)
+        width, height = draw.textlength(label, font=font) + 8 * _SCALE, 15 * _SCALE
+        left = min(max(left, 0), max(size[0] - width, 0))
+        for start in (top - height, top, bottom - height, bottom):
+            start = min(max(start, 0), size[1] - height)
+            place = (left, start, left + width, start + height)
+            if not any(_cover(place, other) for other in taken):
+                taken.append(place)
+                draw.rounded_rectangle(place, radius=3 * _SCALE, fill=(*colour, 225))
+                draw.text((left + 4 * _SCALE, start + height / 2), label, fill="white", font=font, anchor="lm")
+                break
+
+
+def _cover(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _caption(sample: Sample) -> list[tuple[str, tuple[int, int, int], bool]]:
+    """Lines below the picture: what is asked, what is known, where from."""
+    target = sample.target
+    asked = {"grounding": "Find: ", "counting": "Count: ", "detection": "Detect", "ocr": "Read"}.get(sample.task, "")
+    if sample.task == "detection" and sample.categories:
+        asked += (
+            f" any of {len(sample.categories)} categories"
+            if len(sample.categories) > 1
+            else f": {sample.categories[0]}"
+        )
+    elif sample.task == "ocr":
+        asked += " the page"
+    else:
+        asked += sample.question
+    lines = [(line, _INK, True) for line in _wrapped(asked, 2, bold=True)]
+    lines += [(line, _INK, False) for line in _wrapped(_known(sample), 4 if isinstance(target, TextTarget) else 2)]
+    size = "" if sample.image_size is None else f"   {sample.image_size[0]} × {sample.image_size[1]}"
+    lines.append((_shortened(f"{sample.id}{size}", _font(14, sample.id)), _FAINT, False))
+    return lines
+
+
+def _known(sample: Sample) -> str:
+    target = sample.target
+    if isinstance(target, BoxTarget):
+        if not target.boxes_xyxy:
+            return "nothing there"
+        if sample.task == "grounding" and len(target.boxes_xyxy) == 1:
+            return "box  " + ", ".join(f"{value:g}" for value in target.boxes_xyxy[0])
+        if sample.task == "detection":
+            counts = {label: target.labels.count(label) for label in dict.fromkeys(target.labels)}
+            return ", ".join(f"{number} {label}" for label, number in sorted(counts.items(), key=lambda pair: -pair[1]))
+        return f"{len(target.boxes_xyxy)} boxes" if len(target.boxes_xyxy) > 1 else "1 box"
+    if isinstance(target, PointTarget):
+        return f"{len(target.points_xy)} points" if len(target.points_xy) != 1 else "1 point"
+    if isinstance(target, CountTarget):
+        return f"{target.count} (only the number is known)"
+    if isinstance(target, TextTarget):
+        return " ".join(target.text.split()) or "no text"
+    assert isinstance(target, AnswerTarget)
+    facts = f"; {len(target.visual_annotations)} facts" if target.visual_annotations else ""
+    return f"{target.answer}{facts}"
+
+
+def _wrapped(content: str, max_lines: int, *, bold: bool = False) -> list[str]:
+    """``content`` in lines that fit the card; the last ends in "…" where something is left out."""
+    font = _font(14, content, bold=bold)
+    words = content.split() if any(character.isspace() for character in content) else [content]
+    lines: list[str] = []
+    while words and len(lines) < max_lines:
+        if len(lines) == max_lines - 1:
+            lines.append(_shortened(" ".join(words), font))
+            break
+        line = words.pop(0)
+        if font.getlength(line) > _WIDTH:  # a long word, or a script without spaces
+            cut = next(n for n in range(len(line), 0, -1) if n == 1 or font.getlength(line[:n]) <= _WIDTH)
+            words.insert(0, line[cut:])
+            line = line[:cut]
+        else:
+            while words and font.getlength(f"{line} {words[0]}") <= _WIDTH:
+                line = f"{line} {words.pop(0)}"
+        lines.append(line)
+    return lines
+
+
+def _shortened(content: str, font: Font) -> str:
+    if font.getlength(content) <= _WIDTH:
+        return content
+    content = content[:400]  # a page's text would be measured many times over
+    while content and font.getlength(content + "…") > _WIDTH:
+        content = content[:-1]
+    return content + "…"
+
+
+def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
+    mask = Image.new("L", (size[0] * 2, size[1] * 2), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] * 2 - 1, size[1] * 2 - 1), radius=radius * 2, fill=255)
+    return mask.resize(size, Image.Resampling.LANCZOS)
+
+
+def _font(size: int, content: str, *, bold: bool = False) -> Font:
+    """A font for ``content``: one of the system's where it has any, else the one that Pillow brings (Latin only)."""
+    wide = any(ord(character) >= 0x2E80 for character in content)
+    return _loaded_font(size, (_WIDE if wide else ()) + (_LATIN_BOLD if bold else _LATIN))
+
+
+@lru_cache(maxsize=32)
+def _loaded_font(size: int, names: tuple[str, ...]) -> Font:
+    for name in names:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)

@@ -1,0 +1,191 @@
+"""Sources of samples: a name, a path and options, as in a recipe's ``data`` table, become a list of samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any, cast
+
+from perception_r1.data import coco, fox, hf, mix, pixmo, records, refcoco
+from perception_r1.data.fields import did_you_mean
+from perception_r1.data.reading import MISSING, ON_ERROR, Opened, Request, collect
+from perception_r1.data.rows import TASKS, read_jsonl
+from perception_r1.errors import DataError
+from perception_r1.types import Sample, TaskName
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source.
+
+    Attributes:
+        source: the format: a key of ``SOURCES``.
+        path: the file or folder, relative to the recipe's base folder.
+        images: root folder of the images; default the format's own guess.
+        split: which part, where the format has parts.
+        count: how many rows to draw for the mix; default all.
+        share: which share of the mix's total to draw instead.
+        options: what else the format takes. Every format takes ``missing`` (images that are not there: error, skip,
+            keep the row unchecked) and ``on_error`` (bad entries: raise, skip).
+    """
+
+    source: str
+    path: str | None = None
+    images: str | None = None
+    split: str | None = None
+    count: int | None = None
+    share: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: Any) -> SourceSpec:
+        """``spec`` itself, or made from a mapping (unknown keys are refused) or any object with these attributes."""
+        if isinstance(spec, cls):
+            return spec
+        names = [item.name for item in dataclass_fields(cls)]
+        if isinstance(spec, Mapping):
+            for key in spec:
+                if key not in names:
+                    raise DataError(
+                        f"a source has no key {key!r}{did_you_mean(key, names)} (it has: {', '.join(names)})"
+                    )
+            if "source" not in spec:
+                raise DataError(f"a source lacks the key 'source' (expected one of {', '.join(SOURCES)})")
+            return cls(**spec)
+        return cls(**{name: getattr(spec, name) for name in names})
+
+
+def load_source(
+    spec: SourceSpec | Mapping[str, Any] | Any,
+    *,
+    task: str,
+    base_dir: str | os.PathLike[str] = ".",
+    note: Note = lambda sentence: None,
+) -> list[Sample]:
+    """All samples of a source (``count`` and ``share`` are the mix's business); image paths are absolute.
+
+    Args:
+        spec: a ``SourceSpec``, a mapping of its keys, or a recipe's source.
+        task: the task to make rows for.
+        base_dir: the folder that relative paths start from.
+        note: told, in a sentence each, what was left out.
+
+    Raises:
+        DataError: an unknown source or option, a task that the source has no rows for, bad data.
+    """
+    spec = SourceSpec.of(spec)
+    if task not in TASKS:
+        raise DataError(f"unknown task {task!r}{did_you_mean(task, TASKS)} (expected one of {', '.join(TASKS)})")
+    if spec.source not in SOURCES:
+        hint = did_you_mean(spec.source, SOURCES)
+        raise DataError(f"unknown source {spec.source!r}{hint} (expected one of {', '.join(SOURCES)})")
+    load, tasks = SOURCES[spec.source]
+    if task not in tasks:
+        raise DataError(f"source {spec.source!r} has no rows for task {task!r} (it has: {', '.join(tasks)})")
+    if spec.path is None and spec.source != "digits":
+        raise DataError(f"source {spec.source!r} needs a path")
+    options = dict(spec.options)
+    if spec.source == "digits" and spec.count is not None:
+        options.setdefault("n", spec.count)
+    for name, allowed in (("missing", MISSING), ("on_error", ON_ERROR)):
+        if options.get(name, allowed[0]) not in allowed:
+            raise DataError(f"option {name!r} is {options[name]!r} (expected {' or '.join(allowed)})")
+    base = Path(base_dir)
+    path = base / spec.path if spec.path is not None else hf.default_cache().parent / "digits"
+    if not path.exists() and spec.source != "digits":
+        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"no such file or folder{did_you_mean(path.name, siblings)}", path=path)
+    request = Request(
+        path=path,
+        task=task,
+        images=base / spec.images if spec.images is not None else None,
+        split=spec.split,
+        missing=options.pop("missing", MISSING[0]),
+        on_error=options.pop("on_error", ON_ERROR[0]),
+        options=options,
+        note=note,
+    )
+    return load(request)
+
+
+def load_mix(
+    specs: Iterable[SourceSpec | Mapping[str, Any] | Any],
+    *,
+    task: str,
+    base_dir: str | os.PathLike[str] = ".",
+    total: int | None = None,
+    seed: int = 0,
+    note: Note = lambda sentence: None,
+) -> list[Sample]:
+    """The samples of several sources, drawn by their counts and shares and shuffled (see ``mix.mix``)."""
+    loaded = [SourceSpec.of(spec) for spec in specs]
+    sources = [(load_source(spec, task=task, base_dir=base_dir, note=note), spec.count, spec.share) for spec in loaded]
+    return mix.mix(sources, total, seed, names=[f"{spec.source} {spec.path or ''}".strip() for spec in loaded])
+
+
+def _reader(open_source: Callable[[Request], Opened]) -> Callable[[Request], list[Sample]]:
+    return lambda request: collect(open_source(request), request)
+
+
+def _jsonl(request: Request) -> list[Sample]:
+    request.no_split("jsonl")
+    _no_options(request, "jsonl")
+    if request.missing == "skip":
+        raise DataError("source 'jsonl' takes 'missing: error' or 'missing: keep' (or 'on_error: skip')")
+    bad: list[DataError] = []
+    samples = read_jsonl(
+        request.path,
+        request.task,
+        images=request.images,
+        on_error="raise" if request.on_error == "raise" else bad.append,
+        check_images=request.missing == "error",
+    )
+    if bad:
+        request.note(f"{len(bad)} bad rows left out; the first: {bad[0]}")
+    if not samples:
+        raise bad[0]
+    return samples
+
+
+def _digits(request: Request) -> list[Sample]:
+    """Scenes of handwritten digits, written to the path; options are the arguments of ``digits.make_scenes``."""
+    import inspect
+
+    from perception_r1.data import digits
+
+    known = [
+        name for name in inspect.signature(digits.make_scenes).parameters if name not in {"task", "split", "out_dir"}
+    ]
+    for name in request.options:
+        if name not in known:
+            raise DataError(
+                f"source 'digits' has no option {name!r}{did_you_mean(name, known)} (it has: {', '.join(known)})"
+            )
+    if "n" not in request.options:
+        raise DataError("source 'digits' needs a count, or the option 'n' (how many scenes)")
+    out_dir = request.images or request.path
+    arguments: dict[str, Any] = {"seed": 0, **request.options, "split": request.split or "train", "out_dir": out_dir}
+    return digits.make_scenes(cast(TaskName, request.task), **arguments)
+
+
+def _no_options(request: Request, source: str) -> None:
+    if request.options:
+        raise DataError(f"source {source!r} has no option {next(iter(request.options))!r} (it has: missing, on_error)")
+
+
+SOURCES: dict[str, tuple[Callable[[Request], list[Sample]], tuple[str, ...]]] = {
+    "jsonl": (_jsonl, TASKS),
+    "coco": (_reader(coco.open_coco), coco.TASKS),
+    "records": (_reader(records.open_records), records.TASKS),
+    "refcoco": (_reader(refcoco.open_refcoco), refcoco.TASKS),
+    "pixmo": (_reader(pixmo.open_pixmo), pixmo.TASKS),
+    "fox": (_reader(fox.open_fox), fox.TASKS),
+    "hf": (_reader(hf.open_hf), hf.TASKS),
+    "digits": (_digits, ("grounding", "counting", "detection", "ocr")),
+}
+"""Name → (loader, tasks that it has rows for)."""
