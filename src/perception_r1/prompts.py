@@ -46,9 +46,7 @@ _FRAME_WORDS = {
 }
 
 
-def render_prompt(
-    sample: Sample, family: Family, *, thinking: bool = False, preset: PromptPreset = "paper"
-) -> Prompt:
+def render_prompt(sample: Sample, family: Family, *, thinking: bool = False, preset: PromptPreset = "paper") -> Prompt:
     """The question as the model is asked it.
 
     Args:
@@ -147,7 +145,7 @@ def render_objects(entries: Iterable[Entry], family: Family, *, phrase: str = "o
         else:
             groups.append((label, [place]))
     if family.answer_format == "internvl":
-        return "\n".join(
+        return "".join(
             f"<ref>{label}</ref><box>[{', '.join(str(list(place)) for place in places)}]</box>"
             for label, places in groups
         )

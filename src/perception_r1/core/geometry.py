@@ -93,7 +93,8 @@ def giou_matrix(pred_xyxy: ArrayLike, target_xyxy: ArrayLike) -> FloatArray:
     hull = sides[..., 0] * sides[..., 1]
     iou_ = np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0.0)
     empty = np.divide(hull - union, hull, out=np.zeros_like(hull), where=hull > 0.0)
-    return iou_ - empty
+    giou: FloatArray = iou_ - empty
+    return giou
 
 
 def distance_matrix(pred_xy: ArrayLike, target_xy: ArrayLike) -> FloatArray:
@@ -101,7 +102,8 @@ def distance_matrix(pred_xy: ArrayLike, target_xy: ArrayLike) -> FloatArray:
     pred = np.asarray(pred_xy, dtype=np.float64).reshape(-1, 2)
     target = np.asarray(target_xy, dtype=np.float64).reshape(-1, 2)
     delta = pred[:, None, :] - target[None, :, :]
-    return np.hypot(delta[..., 0], delta[..., 1])  # type: ignore[no-any-return]
+    distances: FloatArray = np.hypot(delta[..., 0], delta[..., 1])
+    return distances
 
 
 def _boxes(boxes: ArrayLike) -> FloatArray:
