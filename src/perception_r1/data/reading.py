@@ -37,7 +37,8 @@ class Request:
     """What is asked of a reader.
 
     ``images`` is the root folder given by the user (None: the reader's own guess). ``note`` is told, in a sentence,
-    what was left out or assumed.
+    what was left out or assumed. ``on_bad`` is told every bad row and missing image (a check names them all), instead
+    of what ``missing`` and ``on_error`` say.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Request:
     missing: str = "error"
     on_error: str = "raise"
     note: Callable[[str], None] = lambda sentence: None
+    on_bad: Callable[[DataError], None] | None = None
 
     def no_split(self, source: str) -> None:
         """Refuses a split where the format has none."""
@@ -89,11 +91,15 @@ def collect(opened: Opened, request: Request) -> list[Sample]:
                 )
                 for row in opened.to_rows(raw, where)
             ]
-        except MissingImageError:
-            if request.missing == "error":
-                raise
-            n_missing += 1
         except DataError as error:
+            if request.on_bad is not None:
+                request.on_bad(error)
+                continue
+            if isinstance(error, MissingImageError):
+                if request.missing == "error":
+                    raise
+                n_missing += 1
+                continue
             if request.on_error == "raise":
                 raise
             skipped.append(error)
@@ -103,7 +109,7 @@ def collect(opened: Opened, request: Request) -> list[Sample]:
         request.note(f"{n_missing} entries left out because their image is missing")
     if skipped:
         request.note(f"{len(skipped)} bad entries left out; the first: {skipped[0]}")
-    if not samples:
+    if not samples and request.on_bad is None:
         reason = (
             f"{n_missing} images are missing, {len(skipped)} entries are bad" if n_missing or skipped else "none fit"
         )

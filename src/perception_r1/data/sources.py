@@ -66,6 +66,7 @@ def load_source(
     task: str,
     base_dir: str | os.PathLike[str] = ".",
     note: Note = lambda sentence: None,
+    on_bad: Callable[[DataError], None] | None = None,
 ) -> list[Sample]:
     """All samples of a source (``count`` and ``share`` are the mix's business); image paths are absolute.
 
@@ -74,6 +75,7 @@ def load_source(
         task: the task to make rows for.
         base_dir: the folder that relative paths start from.
         note: told, in a sentence each, what was left out.
+        on_bad: told every bad row, which is then left out whatever the options say; the result may be empty.
 
     Raises:
         DataError: an unknown source or option, a task that the source has no rows for, bad data.
@@ -109,6 +111,7 @@ def load_source(
         on_error=options.pop("on_error", ON_ERROR[0]),
         options=options,
         note=note,
+        on_bad=on_bad,
     )
     return load(request)
 
@@ -142,12 +145,12 @@ def _jsonl(request: Request) -> list[Sample]:
         request.path,
         request.task,
         images=request.images,
-        on_error="raise" if request.on_error == "raise" else bad.append,
+        on_error=request.on_bad or ("raise" if request.on_error == "raise" else bad.append),
         check_images=request.missing == "error",
     )
     if bad:
         request.note(f"{len(bad)} bad rows left out; the first: {bad[0]}")
-    if not samples:
+    if not samples and bad:
         raise bad[0]
     return samples
 
