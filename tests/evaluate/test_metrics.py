@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from perception_r1.evaluate import metrics
@@ -128,8 +126,19 @@ def test_compare_is_paired_by_id():
     box, far = (0, 0, 10, 10), (50, 50, 60, 60)
     before = [(_sample(str(i), [box]), _record([far])) for i in range(10)]
     after = [(_sample(str(i), [box]), _record([box] if i < 4 else [far])) for i in reversed(range(12))]
-    difference = metrics.compare("grounding", before, after)
+    difference = metrics.compare("grounding", before, after)["acc@0.5"]
     assert difference["n"] == 10
     assert difference["value"] == pytest.approx(0.4)
     assert 0 < difference["low"] < 0.4 < difference["high"] < 0.8
-    assert math.isnan(metrics.compare("grounding", before, [])["value"])
+    assert metrics.compare("grounding", before, []) == {}
+
+
+def test_quality_is_the_primary_metric_of_one_answer():
+    cat, dog = (0, 0, 10, 10), (50, 50, 70, 70)
+    assert metrics.quality(_sample("a", [cat]), _record([(0, 0, 10, 6)])) == 1.0
+    assert metrics.quality(_sample("a", [cat]), _record([dog])) == 0.0
+    assert metrics.quality(_sample("a", [cat, dog], task="counting"), _record([dog, dog])) == 1.0
+    both = _sample("a", [cat, dog], ["cat", "dog"], task="detection")
+    assert metrics.quality(both, _record([cat], ["cat"])) == 2 / 3
+    text = _sample("a", task="ocr", target=TextTarget("1234"))
+    assert metrics.quality(text, _record(answer="1235")) == 0.75

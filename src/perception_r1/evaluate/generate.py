@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 class Generator(Protocol):
     """Answers batches; ``settings`` is what its answers depend on (kept with the results)."""
 
-    batch_size: int
-    settings: Mapping[str, Any]
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]: ...
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from perception_r1.core.geometry import iou, iou_matrix
 from perception_r1.core.matching import assign
+from perception_r1.core.text import edit_similarity
 from perception_r1.evaluate.bootstrap import interval, mean_of_first, paired_difference
 from perception_r1.types import XYXY, BoxTarget, CountTarget, PointTarget, RewardRecord, Sample, TextTarget
 
@@ -140,24 +141,43 @@ def summarise(task: str, scored: Sequence[Scored], *, resamples: int = 2000, see
 
 
 def compare(
-    task: str,
-    before: Sequence[Scored],
-    after: Sequence[Scored],
-    metric: str | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Paired difference ``after − before`` of a metric (the primary one) over the samples that both scored, by id."""
+    task: str, before: Sequence[Scored], after: Sequence[Scored], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Paired differences ``after − before`` of every metric, over the samples that both scored, by id.
+
+    Returns:
+        ``{name: {value, low, high, n}}`` with 95 % intervals; empty without a common sample.
+    """
     old = {sample.id: (sample, record) for sample, record in keep_scored(before)}
     new = {sample.id: (sample, record) for sample, record in keep_scored(after)}
     ids = [key for key in old if key in new]
-    name = metric or PRIMARY.get(task, "reward")
     if not ids:
-        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    a, b = (columns(task, [side[key] for key in ids])[name] for side in (old, new))
-    value, low, high = paired_difference(a.rows(), b.rows(), a.statistic, resamples=resamples, seed=seed)
-    return {"value": value, "low": low, "high": high, "n": len(ids)}
+        return {}
+    tables = [columns(task, [side[key] for key in ids]) for side in (old, new)]
+    found = {}
+    for name, column in tables[0].items():
+        if name in tables[1] and len(rows := column.rows()):
+            value, low, high = paired_difference(
+                rows, tables[1][name].rows(), column.statistic, resamples=resamples, seed=seed
+            )
+            found[name] = {"value": value, "low": low, "high": high, "n": len(rows)}
+    return found
+
+
+def quality(sample: Sample, record: RewardRecord) -> float:
+    """How good one answer is, 0 to 1, by the primary metric of its task (the F1 of the image for detection)."""
+    if record.reward is None:
+        return 0.0
+    if sample.task == "grounding":
+        return float(grounding_iou(sample, record) >= 0.5)
+    if sample.task == "counting":
+        return float(target_count(sample) == record.n_valid)
+    if sample.task == "detection":
+        wanted = record.n_pred + target_count(sample)
+        return 2 * true_positives(sample, record) / wanted if wanted else 1.0
+    if isinstance(sample.target, TextTarget):
+        return edit_similarity(record.answer.strip(), sample.target.text.strip())
+    return record.components.get("accuracy", 0.0)
 
 
 def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
