@@ -42,7 +42,7 @@ def dry_run(stage: Callable[..., Path], recipe: Recipe) -> str:
         model, processor = build_tiny(tiny)
         model.save_pretrained(folder / "tiny")
         processor.save_pretrained(folder / "tiny")
-        digits = Source(source="digits", count=16, options={"max_digits": 3})
+        digits = Source(source="digits", path=str(folder), options={"n": 16, "max_digits": 3})
         small = recipe.model_copy(
             update={
                 "model": str(folder / "tiny"),
