@@ -71,7 +71,8 @@ def iou_matrix(pred_xyxy: ArrayLike, target_xyxy: ArrayLike) -> FloatArray:
     """
     pred, target = _boxes(pred_xyxy), _boxes(target_xyxy)
     intersection, union = _overlaps(pred, target)
-    overlap = (intersection > 0.0) & (union > 0.0) & (union < inf)
+    overlap = intersection > 0.0
+    overlap &= union < inf
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=overlap)
 
 
@@ -111,11 +112,21 @@ def _boxes(boxes: ArrayLike) -> FloatArray:
 
 
 def _overlaps(pred: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Intersection and union areas, (P, M) each; the same operations in the same order as `iou`."""
-    sides = np.minimum(pred[:, None, 2:], target[None, :, 2:]) - np.maximum(pred[:, None, :2], target[None, :, :2])
-    np.maximum(sides, 0.0, out=sides)
-    intersection = sides[..., 0] * sides[..., 1]
-    pred_sides = np.maximum(pred[:, 2:] - pred[:, :2], 0.0)
-    target_sides = np.maximum(target[:, 2:] - target[:, :2], 0.0)
-    union = (pred_sides[:, 0] * pred_sides[:, 1])[:, None] + target_sides[:, 0] * target_sides[:, 1] - intersection
+    """Intersection and union areas, (P, M) each; the same operations in the same order as `iou`.
+
+    Column by column: for tens of boxes that is twice as fast as slicing (P, M, 2) arrays.
+    """
+    px1, py1, px2, py2 = np.ascontiguousarray(pred.T)[:, :, None]
+    tx1, ty1, tx2, ty2 = np.ascontiguousarray(target.T)
+    width = np.minimum(px2, tx2)
+    width -= np.maximum(px1, tx1)
+    height = np.minimum(py2, ty2)
+    height -= np.maximum(py1, ty1)
+    np.maximum(width, 0.0, out=width)
+    np.maximum(height, 0.0, out=height)
+    intersection: FloatArray = width * height
+    pred_area = np.maximum(px2 - px1, 0.0) * np.maximum(py2 - py1, 0.0)
+    target_area = np.maximum(tx2 - tx1, 0.0) * np.maximum(ty2 - ty1, 0.0)
+    union: FloatArray = pred_area + target_area
+    union -= intersection
     return intersection, union

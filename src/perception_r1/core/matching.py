@@ -204,17 +204,17 @@ def _greedy(scores: FloatArray) -> list[tuple[int, int]]:
 
 def _match(pairs: list[tuple[int, int]], ious: FloatArray, phi: FloatArray, n_pred: int, n_target: int) -> Match:
     """A `Match` of the pairs with φ > 0."""
-    kept, kept_ious, kept_phi = [], [], []
+    kept = [pair for pair in pairs if phi.item(pair) > 0.0]
     left, right = set(range(n_pred)), set(range(n_target))
-    for pair in pairs:
-        value = phi.item(pair)
-        if value > 0.0:
-            kept.append(pair)
-            kept_phi.append(value)
-            kept_ious.append(ious.item(pair))
-            left.discard(pair[0])
-            right.discard(pair[1])
-    return Match(tuple(kept), tuple(kept_ious), tuple(kept_phi), tuple(sorted(left)), tuple(sorted(right)))
+    left.difference_update([row for row, _ in kept])
+    right.difference_update([column for _, column in kept])
+    return Match(
+        tuple(kept),
+        tuple([ious.item(pair) for pair in kept]),
+        tuple([phi.item(pair) for pair in kept]),
+        tuple(sorted(left)),
+        tuple(sorted(right)),
+    )
 
 
 def _cxcywh(boxes: FloatArray) -> FloatArray:

@@ -1,9 +1,9 @@
 """Counting: one box (or point) an object; the count is the number of entries.
 
 Robust reward: ½ · count + ½ · places. Places are boxes by IoU, or clicks by nearness, whose tolerance follows the
-spacing of the clicks; where only the number is known, the count alone. With the places alone a policy whose boxes are loose
-learns to say fewer of them, with the count alone it need not look: the right number in the wrong places earns half.
-Labels are ignored. Metric: exact match of the count.
+spacing of the clicks; where only the number is known, the count alone. With the places alone a policy whose boxes are
+loose learns to say fewer of them, with the count alone it need not look: the right number in the wrong places earns
+half. Labels are ignored. Metric: exact match of the count.
 """
 
 from __future__ import annotations
