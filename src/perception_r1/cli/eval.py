@@ -58,8 +58,11 @@ def eval_command(
     """
     import json
 
+    from typing import cast
+
     from perception_r1.errors import UserError
     from perception_r1.evaluate.run import evaluate
+    from perception_r1.prompts import PromptPreset
     from perception_r1.tasks import make_task
 
     settings = None
@@ -93,7 +96,7 @@ def eval_command(
         family=family_like,
         reward=reward,
         thinking=thinking or bool(settings and settings.thinking),
-        prompt=settings.prompt if settings and prompt == "paper" else prompt,
+        prompt=cast("PromptPreset", settings.prompt if settings and prompt == "paper" else prompt),
     )
     samples = _limited(_samples(data, images, task_name, settings), limit, seed)
     shown_name = Path(name).name if name and Path(name).exists() else name or Path(str(responses)).stem

@@ -90,12 +90,13 @@ def target_count(sample: Sample) -> int:
 
 
 def true_positives(sample: Sample, record: RewardRecord, threshold: float = 0.5) -> int:
-    """The largest number of one-to-one pairs with IoU ≥ ``threshold`` and equal labels (unlabelled targets: any).
+    """The largest number of one-to-one pairs with IoU ≥ ``threshold``; for detection, of equal labels.
 
     The record's own pairs are not used: they depend on the preset (PR1's are class-agnostic).
     """
     target = _boxes(sample)
-    labels = sample.target.labels if isinstance(sample.target, BoxTarget) else ()
+    detection = sample.task == "detection" and isinstance(sample.target, BoxTarget)
+    labels = sample.target.labels if detection else ()  # type: ignore[union-attr]
     pred = [(box, label) for box, label in _pred(record) if box is not None]
     if not target or not pred:
         return 0
@@ -194,7 +195,7 @@ def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
         elif record.status == "malformed":
             counts["malformed"] += 1
         elif record.status == "truncated":
-            counts["truncated, kept what came before" if record.n_valid or record.answer else "truncated"] += 1
+            counts["cut at the limit (what came before is kept)" if record.n_valid or record.answer else "cut at the limit"] += 1
         elif record.n_pred and not record.n_valid:
             counts["no usable entry"] += 1
     return dict(counts.most_common())

@@ -195,7 +195,7 @@ def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_nam
         "task": task.name,
         "model": model_name,
         "family": task.family.name,
-        "preset": getattr(task.reward, "preset", str(task.reward)),
+        "preset": task.reward.preset,
         "thinking": task.thinking,
         "prompt": task.prompt_preset,
         "n": len(samples),
