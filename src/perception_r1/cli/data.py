@@ -118,9 +118,9 @@ def _load(
     n: int | None,
 ) -> list[Sample]:
     from perception_r1.data.rows import read_jsonl
-    from perception_r1.data.sources import SourceSpec, load_source
+    from perception_r1.data.sources import SourceSpec, guess_source, load_source
 
-    source = source or _guess(src)
+    source = source or guess_source(src)
     if task is None and source == "jsonl":  # rows say themselves what they are for
         bad: list[DataError] = []
         skip = options.get("on_error") == "skip"
@@ -140,23 +140,6 @@ def _load(
         options=options,
     )
     return load_source(spec, task=task, note=notes.append)
-
-
-def _guess(src: Path) -> str:
-    """The format of a file that the user did not name, where its name leaves no doubt."""
-    if src.suffix == ".jsonl":
-        return "jsonl"
-    if src.suffix == ".p" or (src.is_dir() and any(src.glob("refs(*).p"))):
-        return "refcoco"
-    if src.name.startswith("instances") and src.suffix == ".json":
-        return "coco"
-    if src.name.endswith("_page_ocr.json"):
-        return "fox"
-    if src.suffix == ".parquet" or (src / "state.json").exists() or (src / "dataset_dict.json").exists():
-        return "hf"
-    if not src.exists():
-        raise DataError("no such file or folder", path=src)
-    raise DataError(f"its name does not tell the format (add --from: {_FORMATS})", path=src)
 
 
 def _options(pairs: list[str] | None, skip_bad: bool, skip_missing: bool) -> dict[str, Any]:

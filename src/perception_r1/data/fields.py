@@ -44,6 +44,8 @@ class Where:
 
 def shown(value: object, limit: int = 80) -> str:
     """``value`` as JSON on one line, shortened: what a message quotes."""
+    if is_list(value):
+        value = [int(item) if isinstance(item, float) and item.is_integer() else item for item in value]
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

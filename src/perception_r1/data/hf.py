@@ -81,7 +81,7 @@ def open_hf(request: Request) -> Opened:
         row = {name: value for name, column in columns.items() if (value := _inside(record, column)) is not None}
         if isinstance(row.get("id"), float) or "id" not in row:
             row["id"] = str(where.line)
-        row["image"] = stored_image(row.get("image"), where, request, finder, options.cache)
+        row["image"] = stored_image(row.get("image"), where, finder, options.cache)
         if options.label_names and fields.is_list(row.get("labels")):
             row["labels"] = [_label(item, options.label_names, where) for item in row["labels"]]
         if request.task == "detection" and (options.categories or options.label_names):
@@ -119,7 +119,7 @@ def read_table(request: Request) -> Sequence[Entry]:
     return list(enumerate((row for item in files for row in read_parquet(item)), start=1))
 
 
-def stored_image(value: Any, where: Where, request: Request, finder: ImageFinder, cache: str | None = None) -> str:
+def stored_image(value: Any, where: Where, finder: ImageFinder, cache: str | None = None) -> str:
     """Path of an image: the one named, or, for bytes, a file in the cache folder that is written when absent."""
     if isinstance(value, Mapping):
         content, name = value.get("bytes"), value.get("path")

@@ -32,11 +32,13 @@ class PixmoOptions:
         points: what the points are: pixels of the image (the data card), percent or 0..1000 of either side.
         use: "auto" takes points where there are any, else the count; "count" leaves the points out.
         verify: whether an image must have the content that ``image_sha256`` says (links change).
+        cache: folder for images that are stored inside the table.
     """
 
     points: Literal["pixels", "percent", "norm1000"] = "pixels"
     use: Literal["auto", "count"] = "auto"
     verify: bool = False
+    cache: str | None = None
 
 
 def open_pixmo(request: Request) -> Opened:
@@ -52,7 +54,7 @@ def open_pixmo(request: Request) -> Opened:
 
     def to_rows(record: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         label = record.get("label") if record.get("label") is not None else record.get("question")
-        image = _image(record, where, finder, request, verify=options.verify)
+        image = _image(record, where, finder, options)
         count = record.get("count") if record.get("count") is not None else record.get("ground_truth")
         row: dict[str, Any] = {"id": str(where.line), "image": image, "question": label, "count": count}
         points = _points(record.get("points"), where)
@@ -85,10 +87,10 @@ def _pixels(point: Any, size: tuple[int, int], kind: str, where: Where) -> Any:
     return [round(x * size[0] / per, 3), round(y * size[1] / per, 3)]
 
 
-def _image(record: Mapping[str, Any], where: Where, finder: ImageFinder, request: Request, *, verify: bool) -> str:
+def _image(record: Mapping[str, Any], where: Where, finder: ImageFinder, options: PixmoOptions) -> str:
     stored = record.get("image")
     if isinstance(stored, (Mapping, bytes)):
-        return stored_image(stored, where, request, finder)
+        return stored_image(stored, where, finder, options.cache)
     names = [value for key in ("image", "image_path", "file_name") if isinstance(value := record.get(key), str)]
     digest, url = record.get("image_sha256"), record.get("image_url")
     if isinstance(digest, str):
@@ -100,7 +102,7 @@ def _image(record: Mapping[str, Any], where: Where, finder: ImageFinder, request
     if not names:
         raise where.error("is missing (expected image, image_path or image_url)", "image")
     path = finder.find(names[0], where, *names[1:])
-    if verify and isinstance(digest, str) and Path(path).is_file():
+    if options.verify and isinstance(digest, str) and Path(path).is_file():
         found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         if found != digest:
             raise where.error(

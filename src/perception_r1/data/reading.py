@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from perception_r1.data.fields import MissingImageError, Where, did_you_mean, shown
 from perception_r1.data.files import track
@@ -144,21 +145,26 @@ def parse_options(kind: type[OptionsT], options: Mapping[str, Any], source: str)
         if name not in hints:
             known = ", ".join(hints) or "none"
             raise DataError(f"source {source!r} has no option {name!r}{did_you_mean(name, hints)} (it has: {known})")
-        allowed = get_args(hints[name]) or (hints[name],)
+        allowed = _alternatives(hints[name])
         choices = [item for item in allowed if isinstance(item, str)]
-        kinds = tuple(_plain_type(item) for item in allowed if not isinstance(item, str))
-        good = value in choices if choices else isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)
+        kinds = tuple(item for item in allowed if isinstance(item, type))
+        is_kind = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+        good = (isinstance(value, str) and value in choices) or is_kind
         if not good:
-            expected = " or ".join(choices or [item.__name__ for item in kinds])
+            names = [item.__name__ for item in kinds if item is not type(None)]
+            expected = " or ".join(choices + names)
             raise DataError(f"option {name!r} of source {source!r} is {shown(value)} (expected {expected})")
     return kind(**options)
 
 
-def _plain_type(hint: Any) -> type:
-    origin = getattr(hint, "__origin__", hint)
-    if origin in {tuple, Sequence}:
-        return list
-    return dict if origin is Mapping else origin
+def _alternatives(hint: Any) -> list[Any]:
+    """The types and literal strings that a type hint allows: ``Literal["a", "b"] | None`` → "a", "b", NoneType."""
+    origin = get_origin(hint)
+    if origin is None:
+        return [hint]
+    if origin in {Literal, Union, UnionType}:
+        return [found for item in get_args(hint) for found in _alternatives(item)]
+    return [origin]
 
 
 @dataclass(frozen=True)

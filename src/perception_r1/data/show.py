@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,12 +23,28 @@ PALETTE = (
     (0, 160, 160), (230, 73, 163), (138, 98, 30), (94, 107, 230), (122, 160, 0),
 )  # fmt: skip
 _PAPER, _CARD, _INK, _FAINT, _MAT = (242, 243, 246), (255, 255, 255), (28, 31, 38), (112, 118, 130), (228, 230, 235)
-_GAP, _PAD, _WIDTH, _HEIGHT, _SCALE = 18, 10, 400, 300, 2
+_GAP, _PAD, _WIDTH, _HEIGHT, _SCALE, _LINE, _CHIP = 18, 10, 400, 300, 2, 20, 15
 _LATIN = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
 _LATIN_BOLD = ("DejaVuSans-Bold.ttf", "LiberationSans-Bold.ttf", "Arial Bold.ttf", "arialbd.ttf")
 _WIDE = ("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc")
 
+_MOST = 150  # letters that may fit a line, however narrow
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Colour = tuple[int, int, int]
+
+
+class _Run(NamedTuple):
+    """A piece of a caption's line, with a square of a label's colour before it where ``chip`` is set."""
+
+    text: str
+    colour: Colour = _INK
+    bold: bool = False
+    chip: Colour | None = None
+
+    @property
+    def width(self) -> float:
+        return _font(14, self.text, bold=self.bold).getlength(self.text) + (_CHIP if self.chip is not None else 0)
 
 
 def contact_sheet(samples: Sequence[Sample], *, columns: int | None = None) -> Image.Image:
@@ -66,7 +84,7 @@ def save_sheet(
     if Path(path).suffix.lower() != ".png":
         raise DataError("the sheet is a PNG (name it something.png)", path=path)
     with atomic_write(path, "wb") as stream:
-        sheet.save(stream, format="PNG", optimize=True)
+        sheet.save(stream, format="PNG")
     return len(chosen)
 
 
@@ -74,16 +92,20 @@ def card(sample: Sample) -> Image.Image:
     """One sample's card."""
     picture = draw_target(sample)
     lines = _caption(sample)
-    line_height = 20
-    height = _PAD + _HEIGHT + _PAD + line_height * len(lines) + _PAD
+    height = _PAD + _HEIGHT + _PAD + _LINE * len(lines) + _PAD
     result = Image.new("RGB", (_WIDTH + 2 * _PAD, height), _CARD)
     mat = Image.new("RGB", (_WIDTH, _HEIGHT), _MAT)
     mat.paste(picture, ((_WIDTH - picture.width) // 2, (_HEIGHT - picture.height) // 2))
     result.paste(mat, (_PAD, _PAD))
     draw = ImageDraw.Draw(result)
-    for number, (content, colour, bold) in enumerate(lines):
-        font = _font(14, content, bold=bold)
-        draw.text((_PAD + 2, _PAD + _HEIGHT + _PAD + number * line_height), content, fill=colour, font=font)
+    for number, line in enumerate(lines):
+        x, y = _PAD + 2.0, _PAD + _HEIGHT + _PAD + number * _LINE
+        for run in line:
+            if run.chip is not None:
+                draw.rounded_rectangle((x, y + 3, x + 10, y + 13), radius=2, fill=run.chip)
+                x += _CHIP
+            draw.text((x, y), run.text, fill=run.colour, font=_font(14, run.text, bold=run.bold))
+            x += run.width - (_CHIP if run.chip is not None else 0)
     return result
 
 
@@ -101,50 +123,63 @@ def draw_target(sample: Sample, *, width: int = _WIDTH, height: int = _HEIGHT) -
     sx, sy = large[0] / original[0], large[1] / original[1]
     draw = ImageDraw.Draw(canvas, "RGBA")
     target = sample.target
-    tags: list[tuple[float, float, float, str, tuple[int, int, int]]] = []
+    tags: list[_Tag] = []
+    small: list[_Rectangle] = []
     if isinstance(target, BoxTarget):
         labels = target.labels or ("",) * len(target.boxes_xyxy)
-        colours = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(labels))}
-        several = len(colours) > 1
+        colours = _colours(labels)
         # large ones first, so that small ones lie on top
-        order = sorted(range(len(labels)), key=lambda index: -_area(target.boxes_xyxy[index]))
-        for index in order:
+        for index in sorted(range(len(labels)), key=lambda index: -_area(target.boxes_xyxy[index])):
             x1, y1, x2, y2 = target.boxes_xyxy[index]
-            corners = (x1 * sx, y1 * sy, max(x2 * sx, x1 * sx + 1), max(y2 * sy, y1 * sy + 1))
-            colour = colours[labels[index]]
-            outline = 2 * _SCALE if min(corners[2] - corners[0], corners[3] - corners[1]) > 24 * _SCALE else 3
-            draw.rectangle(corners, outline=(255, 255, 255, 130), width=outline + 2)
-            draw.rectangle(corners, outline=colour, width=outline)
-            if several and labels[index]:
-                tags.append((corners[0], corners[1], corners[3], labels[index], colour))
-            elif sample.task == "counting":
-                tags.append((corners[0], corners[1], corners[3], str(index + 1), colour))
+            corners = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
+            line = 2 * _SCALE
+            if min(corners[2] - corners[0], corners[3] - corners[1]) < 24 * _SCALE:
+                # the line goes around a small object, which it would cover otherwise
+                corners = (corners[0] - line, corners[1] - line, corners[2] + line, corners[3] + line)
+                small.append(corners)
+            draw.rectangle(corners, outline=(255, 255, 255, 150), width=line + 2)
+            draw.rectangle(corners, outline=colours[labels[index]], width=line)
+            name = str(index + 1) if sample.task == "counting" else labels[index] if sample.task == "detection" else ""
+            if name:
+                tags.append(_Tag(corners, name, colours[labels[index]]))
     elif isinstance(target, PointTarget):
         radius = 5 * _SCALE
         for x, y in target.points_xy:
             spot = (x * sx - radius, y * sy - radius, x * sx + radius, y * sy + radius)
             draw.ellipse(spot, fill=PALETTE[0], outline=(255, 255, 255), width=2 * _SCALE)
-    _draw_tags(draw, canvas.size, tags)
+    _draw_tags(draw, canvas.size, tags, small)
     return canvas.resize((max(large[0] // _SCALE, 1), max(large[1] // _SCALE, 1)), Image.Resampling.LANCZOS)
 
 
-def _draw_tags(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], tags: list[tuple[float, float, float, str, tuple[int, int, int]]]
-) -> None:
-    """Names at the boxes' upper left corners; one that would cover another moves, or is left out where all is full."""
-    taken: list[tuple[float, float, float, float]] = []
-    for left, top, bottom, label, colour in sorted(tags, key=lambda tag: (tag[1], tag[0])):
-        font = _font(11 * _SCALE, label, bold=True)
-        width, height = draw.textlength(label, font=font) + 8 * _SCALE, 15 * _SCALE
-        left = min(max(left, 0), max(size[0] - width, 0))
-        for start in (top - height, top, bottom - height, bottom):
-            start = min(max(start, 0), size[1] - height)
-            place = (left, start, left + width, start + height)
+_Rectangle = tuple[float, float, float, float]
+
+
+class _Tag(NamedTuple):
+    box: _Rectangle
+    name: str
+    colour: Colour
+
+
+def _draw_tags(draw: ImageDraw.ImageDraw, size: tuple[int, int], tags: list[_Tag], small: list[_Rectangle]) -> None:
+    """Names at the boxes' corners. One that would cover a name or a small object moves, or is left out: its box has
+    the label's colour, which the caption explains."""
+    taken = list(small)
+    for (left, top, _, bottom), name, colour in sorted(tags, key=lambda tag: (tag.box[1], tag.box[0])):
+        font = _font(11 * _SCALE, name, bold=True)
+        width, height = draw.textlength(name, font=font) + 8 * _SCALE, 15 * _SCALE
+        start_x = min(max(left, 0), max(size[0] - width, 0))
+        for start_y in (top - height, top, bottom, bottom - height):
+            start_y = min(max(start_y, 0), size[1] - height)
+            place = (start_x, start_y, start_x + width, start_y + height)
             if not any(_cover(place, other) for other in taken):
                 taken.append(place)
                 draw.rounded_rectangle(place, radius=3 * _SCALE, fill=(*colour, 225))
-                draw.text((left + 4 * _SCALE, start + height / 2), label, fill="white", font=font, anchor="lm")
+                draw.text((start_x + 4 * _SCALE, start_y + height / 2), name, fill="white", font=font, anchor="lm")
                 break
+
+
+def _colours(labels: Sequence[str]) -> dict[str, Colour]:
+    return {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(labels))}
 
 
 def _cover(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
@@ -155,24 +190,48 @@ def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _caption(sample: Sample) -> list[tuple[str, tuple[int, int, int], bool]]:
+def _caption(sample: Sample) -> list[list[_Run]]:
     """Lines below the picture: what is asked, what is known, where from."""
     target = sample.target
     asked = {"grounding": "Find: ", "counting": "Count: ", "detection": "Detect", "ocr": "Read"}.get(sample.task, "")
-    if sample.task == "detection" and sample.categories:
+    if sample.task == "detection":
+        number = len(sample.categories)
         asked += (
-            f" any of {len(sample.categories)} categories"
-            if len(sample.categories) > 1
-            else f": {sample.categories[0]}"
+            f" any of {number} categories" if number > 1 else f": {', '.join(sample.categories) or sample.question}"
         )
     elif sample.task == "ocr":
-        asked += " the page"
+        asked += f": {sample.question}" if sample.question else " the page"
     else:
         asked += sample.question
-    lines = [(line, _INK, True) for line in _wrapped(asked, 2, bold=True)]
-    lines += [(line, _INK, False) for line in _wrapped(_known(sample), 4 if isinstance(target, TextTarget) else 2)]
+    lines = [[_Run(line, bold=True)] for line in _wrapped(_drawable(asked), 2, bold=True)]
+    if sample.task == "detection" and isinstance(target, BoxTarget) and target.labels:
+        lines += _legend(target.labels)
+    else:
+        lines += [
+            [_Run(line)] for line in _wrapped(_drawable(_known(sample)), 4 if isinstance(target, TextTarget) else 2)
+        ]
     size = "" if sample.image_size is None else f"   {sample.image_size[0]} × {sample.image_size[1]}"
-    lines.append((_shortened(f"{sample.id}{size}", _font(14, sample.id)), _FAINT, False))
+    lines.append([_Run(_shortened(f"{sample.id}{size}", _font(14, sample.id)), _FAINT)])
+    return lines
+
+
+def _legend(labels: Sequence[str], max_lines: int = 3) -> list[list[_Run]]:
+    """Each label with its colour and number, in lines; the last says how many labels did not fit."""
+    counts = Counter(labels)
+    runs = [
+        _Run(f"{label} × {counts[label]}" if counts[label] > 1 else label, chip=colour)
+        for label, colour in _colours(labels).items()
+    ]
+    lines: list[list[_Run]] = [[]]
+    for index, run in enumerate(runs):
+        more = _Run(f"+ {len(runs) - index} more", _FAINT)
+        reserved = more.width + 12 if len(lines) == max_lines and index + 1 < len(runs) else 0
+        if lines[-1] and sum(item.width for item in lines[-1]) + run.width + reserved > _WIDTH:
+            if len(lines) == max_lines:
+                lines[-1].append(more)
+                break
+            lines.append([])
+        lines[-1].append(run._replace(text=run.text + "   "))
     return lines
 
 
@@ -183,9 +242,6 @@ def _known(sample: Sample) -> str:
             return "nothing there"
         if sample.task == "grounding" and len(target.boxes_xyxy) == 1:
             return "box  " + ", ".join(f"{value:g}" for value in target.boxes_xyxy[0])
-        if sample.task == "detection":
-            counts = {label: target.labels.count(label) for label in dict.fromkeys(target.labels)}
-            return ", ".join(f"{number} {label}" for label, number in sorted(counts.items(), key=lambda pair: -pair[1]))
         return f"{len(target.boxes_xyxy)} boxes" if len(target.boxes_xyxy) > 1 else "1 box"
     if isinstance(target, PointTarget):
         return f"{len(target.points_xy)} points" if len(target.points_xy) != 1 else "1 point"
@@ -194,13 +250,21 @@ def _known(sample: Sample) -> str:
     if isinstance(target, TextTarget):
         return " ".join(target.text.split()) or "no text"
     assert isinstance(target, AnswerTarget)
-    facts = f"; {len(target.visual_annotations)} facts" if target.visual_annotations else ""
-    return f"{target.answer}{facts}"
+    number = len(target.visual_annotations)
+    return f"{target.answer}   ({number} fact{'s' * (number != 1)})" if number else target.answer
+
+
+def _drawable(content: str) -> str:
+    """``content``, or how long it is where this machine has no font for its script (boxes would say nothing)."""
+    if not _is_wide(content) or any(_loads(name) for name in _WIDE):
+        return content
+    return f"{len(content)} characters (no font for this script here; Noto Sans CJK has one)"
 
 
 def _wrapped(content: str, max_lines: int, *, bold: bool = False) -> list[str]:
     """``content`` in lines that fit the card; the last ends in "…" where something is left out."""
     font = _font(14, content, bold=bold)
+    content = content[: _MOST * max_lines]  # a whole page would be measured letter by letter
     words = content.split() if any(character.isspace() for character in content) else [content]
     lines: list[str] = []
     while words and len(lines) < max_lines:
@@ -222,7 +286,7 @@ def _wrapped(content: str, max_lines: int, *, bold: bool = False) -> list[str]:
 def _shortened(content: str, font: Font) -> str:
     if font.getlength(content) <= _WIDTH:
         return content
-    content = content[:400]  # a page's text would be measured many times over
+    content = content[:_MOST]
     while content and font.getlength(content + "…") > _WIDTH:
         content = content[:-1]
     return content + "…"
@@ -236,8 +300,21 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
 
 def _font(size: int, content: str, *, bold: bool = False) -> Font:
     """A font for ``content``: one of the system's where it has any, else the one that Pillow brings (Latin only)."""
-    wide = any(ord(character) >= 0x2E80 for character in content)
-    return _loaded_font(size, (_WIDE if wide else ()) + (_LATIN_BOLD if bold else _LATIN))
+    return _loaded_font(size, (_WIDE if _is_wide(content) else ()) + (_LATIN_BOLD if bold else _LATIN))
+
+
+def _is_wide(content: str) -> bool:
+    """Whether there is Chinese, Japanese or Korean in it."""
+    return any(ord(character) >= 0x2E80 for character in content)
+
+
+@lru_cache(maxsize=32)
+def _loads(name: str) -> bool:
+    try:
+        ImageFont.truetype(name, 10)
+    except OSError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)

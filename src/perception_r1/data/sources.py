@@ -60,6 +60,28 @@ class SourceSpec:
         return cls(**{name: getattr(spec, name) for name in names})
 
 
+def guess_source(path: str | os.PathLike[str]) -> str:
+    """The format of a file or folder, where its name leaves no doubt.
+
+    Raises:
+        DataError: there is no such file, or its name does not tell.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError("no such file or folder", path=path)
+    if path.suffix == ".jsonl":
+        return "jsonl"
+    if path.suffix == ".p" or (path.is_dir() and any(path.glob("refs(*).p"))):
+        return "refcoco"
+    if path.name.startswith("instances") and path.suffix == ".json":
+        return "coco"
+    if path.name.endswith("_page_ocr.json"):
+        return "fox"
+    if path.suffix == ".parquet" or (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return "hf"
+    raise DataError(f"its name does not tell the format (add --from: {', '.join(SOURCES)})", path=path)
+
+
 def load_source(
     spec: SourceSpec | Mapping[str, Any] | Any,
     *,
