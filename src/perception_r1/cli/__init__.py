@@ -73,9 +73,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _root(
-    ctx: typer.Context,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show Python's traceback of an error as well as its message.")
     ] = False,
@@ -83,8 +82,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+    """Options of every command; ``traceback`` is read by ``LazyGroup``."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -103,6 +103,7 @@ class LazyGroup(TyperGroup):
         **extra: Any,
     ) -> Any:
         """As click's, but an unknown option or command is one line too, and a command may return its exit code."""
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
         inner = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
         if not standalone_mode:
             return inner()

@@ -1,0 +1,130 @@
+"""Imports go down, never up: the table of DESIGN's layers, checked on the syntax trees of every module."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "src" / "perception_r1"
+
+# Layer of each module or package directly under perception_r1. `config` (a schema without ML imports) and `progress`
+# (a meter on standard error) import nothing of ours but errors, so everything may use them.
+LAYERS = {
+    "types": 0,
+    "errors": 0,
+    "progress": 0,
+    "config": 1,
+    "core": 1,
+    "families": 2,
+    "prompts": 2,
+    "tasks": 2,
+    "data": 2,
+    "models": 3,
+    "shared_prefix": 3,
+    "judge": 3,
+    "train": 4,
+    "evaluate": 4,
+    "analysis": 4,
+    "integrations": 4,
+    "check": 5,
+    "doctor": 5,
+    "report": 5,
+    "demo": 6,
+    "cli": 6,
+    "__main__": 6,
+}
+# Layer 2 and below: what each may import besides the standard library and ourselves.
+LIGHT = {
+    0: {"rich"},
+    1: {"numpy", "scipy", "rapidfuzz", "pydantic", "yaml"},
+    2: {"numpy", "scipy", "rapidfuzz", "pydantic", "yaml", "PIL"},
+}
+HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "matplotlib", "sklearn", "openai", "hotcoco"}
+# Pairs on the same layer that must not know each other.
+STRANGERS = {("train", "evaluate"), ("evaluate", "train")}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path, *, top_level_only: bool) -> list[tuple[str, int]]:
+    """(module, line) of the imports; those under ``if TYPE_CHECKING`` never run and are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: list[tuple[str, int]] = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            if node.module == "perception_r1":
+                found.extend((f"perception_r1.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                found.append((node.module or "", node.lineno))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    parts = {part_of(path) for path in modules()} - {"__init__"}
+    assert parts <= LAYERS.keys()
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":  # the package re-exports lazily; see test_importing_the_package_loads_nothing_heavy
+        return
+    layer = LAYERS[part]
+    for name, line in imports(path, top_level_only=False):
+        if not name.startswith("perception_r1."):
+            continue
+        other = name.split(".")[1]
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        if other not in LAYERS:  # `from perception_r1 import score`: a name that the package exports
+            continue
+        assert LAYERS[other] <= layer, f"{where}: layer {LAYERS[other]} from layer {layer}"
+        assert (part, other) not in STRANGERS, where
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_packages_stay_out_of_light_modules(path: Path) -> None:
+    part = part_of(path)
+    layer = LAYERS.get(part, 2)
+    known = sys.stdlib_module_names | {"perception_r1"}
+    for name, line in imports(path, top_level_only=True):
+        package = name.split(".")[0]
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        if layer <= 2:
+            assert package in known | LIGHT[layer], where
+        elif part in ("cli", "__main__"):
+            assert package in known | {"typer"}, f"{where}: commands import inside their functions"
+        elif part in ("doctor", "check"):
+            assert package not in HEAVY, where
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["perception_r1", "perception_r1.tasks", "perception_r1.data.sources", "perception_r1.cli", "perception_r1.config"],
+)
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(sorted(set(m.split('.')[0] for m in sys.modules) & set({sorted(HEAVY)!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
