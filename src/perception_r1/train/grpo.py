@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.config import Recipe
+from perception_r1.errors import RecipeError
 from perception_r1.integrations.trl import reward_function
+from perception_r1.models.load import load_model
 from perception_r1.train import run_folder, setup
-
-RESUMABLE = ("grpo.max_steps", "grpo.num_train_epochs")
 
 
 def train_grpo(
@@ -44,6 +44,8 @@ def train_grpo(
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
     task = setup.recipe_task(recipe, family)
     samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    adapter = setup.lora_config(recipe)
+    check_enough_rows(len(samples), args, recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
     args.model_init_kwargs = {"dtype": "float32", **(args.model_init_kwargs or {})}  # of the reference model
     setup.check_prompt_length(samples, task, processor, model, args.max_completion_length)
@@ -65,12 +67,26 @@ def train_grpo(
         reward_funcs=reward_function(task, processor.tokenizer, ends, on_scored=rollouts),
         train_dataset=rollout_dataset_of(samples, task),
         processing_class=processor,
-        peft_config=setup.lora_config(recipe),
+        peft_config=adapter,
         callbacks=[MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
     )
     trainer.remove_callback(_printer())
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return finish(trainer, processor, out, began)
+    return finish(trainer, processor, out, start, began)
+
+
+def check_enough_rows(n_rows: int, args: Any, recipe: Recipe) -> None:
+    """Refuse data that do not fill one generation batch: TRL would drop them and train for no step at all.
+
+    Raises:
+        RecipeError: naming both numbers.
+    """
+    prompts = args.generation_batch_size // args.num_generations
+    if n_rows < prompts:
+        raise RecipeError(
+            f"{recipe.path or recipe.name}: {n_rows} training rows, but one generation batch takes {prompts} prompts "
+            f"({args.generation_batch_size} rollouts / {args.num_generations} each): lower per_device_train_batch_size"
+        )
 
 
 def rollout_dataset_of(samples: list[Any], task: Any) -> Any:
@@ -97,10 +113,19 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
-def finish(trainer: Any, processor: Any, out: Path, began: float) -> Path:
-    """Save model and processor into ``OUT/model``, whole or not at all, and the run's length into ``run.json``."""
+def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: float) -> Path:
+    """Save model and processor into ``OUT/model``, whole or not at all, and the run's length into ``run.json``.
+
+    A LoRA adapter is kept in ``OUT/adapter`` and merged into the model it was trained on, so that ``OUT/model`` is a
+    model like any other.
+    """
     saving = out / ".model"
-    trainer.save_model(str(saving))
+    if trainer.accelerator.unwrap_model(trainer.model).__class__.__name__.startswith("Peft"):
+        trainer.save_model(str(out / "adapter"))
+        if trainer.is_world_process_zero():
+            merge_adapter(start, out / "adapter", saving)
+    else:
+        trainer.save_model(str(saving))
     if trainer.is_world_process_zero():
         processor.save_pretrained(str(saving))
         saving.rename(out / "model")
@@ -109,6 +134,14 @@ def finish(trainer: Any, processor: Any, out: Path, began: float) -> Path:
         )
     trainer.accelerator.wait_for_everyone()
     return out / "model"
+
+
+def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
+    """Write the model ``base`` with ``adapter`` merged into its weights, from their files (however they were sharded)."""
+    from peft import PeftModel
+
+    model, _ = load_model(base)
+    PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(merged)
 
 
 def _printer() -> type:

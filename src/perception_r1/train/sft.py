@@ -32,6 +32,7 @@ def train_sft(
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
     task = setup.recipe_task(recipe, family)
     samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    adapter = setup.lora_config(recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
     args.model_init_kwargs = None
     setup.check_prompt_length(samples, task, processor, model, 0)
@@ -48,7 +49,7 @@ def train_sft(
         args=args,
         train_dataset=answer_dataset(samples, task),
         processing_class=processor,
-        peft_config=setup.lora_config(recipe),
+        peft_config=adapter,
         callbacks=[
             MetricsWriter(out / "metrics.jsonl"),
             *([Progress("SFT", [("loss", "loss")])] if show_progress else []),
@@ -56,4 +57,4 @@ def train_sft(
     )
     trainer.remove_callback(_printer())
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return finish(trainer, processor, out, began)
+    return finish(trainer, processor, out, start, began)
