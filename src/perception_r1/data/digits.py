@@ -1,9 +1,9 @@
 """The embedded default: scenes of real handwritten digits, with exact boxes, for all four perception tasks.
 
 scikit-learn carries 1,797 digits that people wrote (8 × 8 pixels, the UCI "optical recognition" set). They are split by
-image, once and for all, into two thirds ``train`` and one third ``heldout``: a held-out scene only shows digits that no
-model was ever trained on. A scene is light paper with a tint and uneven light, on which digits lie in dark ink, enlarged
-to about a sixth to a third of the side, without overlap. Boxes are the tight integer bounds of the ink.
+image, once and for all, into two thirds ``train`` and one third ``heldout``: a held-out scene only shows digits that
+no model was ever trained on. A scene is light paper with a tint and uneven light, on which digits lie in dark ink,
+enlarged to about a sixth to a third of the side, without overlap. Boxes are the tight integer bounds of the ink.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from perception_r1.errors import DataError
 from perception_r1.types import BoxTarget, Sample, Target, TaskName, TextTarget
 
 Split: TypeAlias = Literal["train", "heldout"]
+Placed: TypeAlias = tuple[np.ndarray, int, int]  # a digit's coverage (h, w) in 0..1, and its left upper corner x, y
 
 CATEGORIES: tuple[str, ...] = tuple("0123456789")
 DEFAULT_SIZE = 96  # 6 × 6 patches of 16 pixels: a multiple of the qwen3_vl family's grid (32)
@@ -67,9 +68,19 @@ def _paper(rng: np.random.Generator, side: int) -> np.ndarray:
     return (tint[None, None] * light[..., None] + grain[..., None]).astype(np.float32)
 
 
-def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[tuple[np.ndarray, int, int]]:
+def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two rectangles (x, y, w, h) come closer than the gap."""
+    return (
+        a[0] < b[0] + b[2] + _GAP
+        and b[0] < a[0] + a[2] + _GAP
+        and a[1] < b[1] + b[3] + _GAP
+        and b[1] < a[1] + a[3] + _GAP
+    )
+
+
+def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[Placed]:
     """Digits at random places without overlap: (coverage, x, y) each. Sizes shrink when the paper is full."""
-    placed: list[tuple[np.ndarray, int, int]] = []
+    placed: list[Placed] = []
     for cls in classes:
         scale = rng.uniform(0.17, 0.32)
         while True:
@@ -78,10 +89,7 @@ def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: i
             free = None
             for _ in range(30):
                 x, y = int(rng.integers(1, side - w)), int(rng.integers(1, side - h))
-                if all(
-                    x >= px + p.shape[1] + _GAP or px >= x + w + _GAP or y >= py + p.shape[0] + _GAP or py >= y + h + _GAP
-                    for p, px, py in placed
-                ):
+                if not any(_touch((x, y, w, h), (px, py, p.shape[1], p.shape[0])) for p, px, py in placed):
                     free = (ink, x, y)
                     break
             if free is not None:
@@ -91,7 +99,7 @@ def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: i
     return placed
 
 
-def _row(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[tuple[np.ndarray, int, int]]:
+def _row(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[Placed]:
     """Digits in a row from left to right, as a person would write a number: (coverage, x, y) each."""
     high = min(0.30, 0.90 / len(classes) - 0.02)
     scale = rng.uniform(min(0.15, high), high)
@@ -199,9 +207,7 @@ def make_scenes(
     samples = []
     for index in range(n):
         name = f"{task}-{split}-s{seed}-{index:05d}"
-        image, sample = scene(
-            rng, task, split=split, min_digits=min_digits, max_digits=max_digits, size=size, id=name
-        )
+        image, sample = scene(rng, task, split=split, min_digits=min_digits, max_digits=max_digits, size=size, id=name)
         path = folder / f"{name}.png"
         image.save(path, compress_level=1)
         samples.append(replace(sample, image=str(path.resolve())))

@@ -1,14 +1,15 @@
 """Load a VLM's processor, with or without torchvision.
 
-transformers builds a *video* processor inside every Qwen-VL and InternVL processor, and that one needs torchvision, which
-does not import beside a CPU build of torch. This project has no videos: ``image_only`` takes the video part out of the
-stock class. The class keeps its stock name, so what is saved is a stock processor that any other program can load.
+transformers builds a *video* processor inside every Qwen-VL and InternVL processor, and that one needs torchvision,
+which does not import beside a CPU build of torch. This project has no videos: ``image_only`` takes the video part out
+of the stock class. The class keeps its stock name: what is saved is a stock processor that any other program can load.
 """
 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from perception_r1.errors import ModelError
@@ -21,6 +22,8 @@ _BY_MODEL_TYPE = {
     "internvl": "InternVLProcessor",
 }
 
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder")
+
 
 @lru_cache(maxsize=1)
 def torchvision_works() -> bool:
@@ -32,9 +35,9 @@ def torchvision_works() -> bool:
     return True
 
 
-@lru_cache(maxsize=None)
+@cache
 def image_only(cls: type) -> type:
-    """The processor class ``cls`` without its video part, under the same name; ``cls`` itself where torchvision works."""
+    """The processor class without its video part, under the same name; the class itself where torchvision works."""
     if torchvision_works():
         return cls
 
@@ -87,14 +90,13 @@ def _processor_class(path_or_id: str, **kwargs: Any) -> type:
     import transformers
     from transformers.utils import cached_file
 
-    hub = {key: kwargs[key] for key in ("revision", "cache_dir", "token", "local_files_only", "subfolder") if key in kwargs}
+    hub = {key: kwargs[key] for key in _HUB_OPTIONS if key in kwargs}
     name = None
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"):
         found = cached_file(path_or_id, file, _raise_exceptions_for_missing_entries=False, **hub)
         if found is None:
             continue
-        with open(found, encoding="utf-8") as handle:
-            config = json.load(handle)
+        config = json.loads(Path(found).read_text(encoding="utf-8"))
         name = config.get("processor_class") or _BY_MODEL_TYPE.get(config.get("model_type", ""))
         if name:
             break

@@ -1,10 +1,10 @@
 """A tokenizer of about 1,500 entries for the tiny models: any text encodes, and answers of boxes are short.
 
-Byte-level base (every string round-trips), plus one token for each number 0..1000 where a coordinate can stand, for the
-strings between the numbers of an answer, and for the words of this project's prompts. A box of the JSON format costs five
-tokens instead of about forty. Digits elsewhere (text to read) are one token each, as in Qwen's tokenizer. The vocabulary is
-kept small since TRL scores every position against all of it: a number with its comma is one token only where an image
-of ``SIDE`` pixels has that coordinate; others take two.
+Byte-level base (every string round-trips), plus one token for each number 0..1000 where a coordinate can stand, for
+the strings between the numbers of an answer, and for the sentences of this project's prompts. A box of the JSON format
+costs five tokens instead of about forty. Digits elsewhere (text to read) are one token each, as in Qwen's tokenizer.
+The vocabulary is kept small since TRL scores every position against all of it: a number with its comma is one token
+only where an image of ``SIDE`` pixels has that coordinate; others take two.
 """
 
 from __future__ import annotations
@@ -26,16 +26,21 @@ _STRUCTURE = (
     "),(", "]]", "[[", "<think>", "</think>", "<answer>", "</answer>", "user\n", "assistant\n", "system\n",
 )  # fmt: skip
 _SENTENCES = (
-    "Output the bounding box of the digit in the image.",
-    "Output all the bounding boxes of the digit",
-    "Please output bbox coordinates and names of digits.",
-    "OCR this image.",
-    "Output the thinking process in and final answer in tags.",
-    "You are a helpful assistant.",
+    "You are a helpful assistant. ",
+    "Output the bounding box of the ",
+    " in the image.",
+    "Output all the bounding boxes of the ",
+    "Please output bbox coordinates and names of ",
+    "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     "Locate every item from the category list in the image and output the coordinates in JSON format. "
-    "The category set includes",
+    "The category set includes ",
+    " Output the coordinates in JSON format.",
+    "OCR this image.",
+    "OCR this image: ",
+    "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags.",
 )
-SIDE = 96
+SIDE = 96  # of the demo's images, in pixels
+_WITH_COMMA = [(2000 * pixel + SIDE) // (2 * SIDE) for pixel in range(SIDE + 1)]  # rounded half up
 _WORD = r" ?[A-Za-z_]+"
 
 QWEN_TEMPLATE = (
@@ -49,12 +54,12 @@ INTERNVL_TEMPLATE = QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision
 
 
 def _pattern() -> str:
-    """What is one piece, tried in this order at each place: structure, coordinate with comma, coordinate, word, digit."""
-    structure = "|".join(re.escape(text) for text in sorted(_STRUCTURE, key=len, reverse=True))
+    """What is one piece, tried in this order: structure, coordinate with its comma, coordinate, word, digit."""
+    structure = "|".join(re.escape(text) for text in sorted((*_STRUCTURE, *_SENTENCES), key=len, reverse=True))
     place = r"(?<=[\[(, ])"
     number = r"(?:1000|[1-9][0-9]{0,2}|0)(?![0-9])"
-    with_comma = "|".join(str(round(1000 * pixel / SIDE)) for pixel in range(SIDE + 1))
-    return rf"{structure}|{place}(?:{with_comma}), (?=[0-9])|{place}{number}|, |{_WORD}| [0-9],| [0-9](?![0-9])|[0-9]|\s|."
+    with_comma = "|".join(map(str, _WITH_COMMA))
+    return rf"{structure}|{place}(?:{with_comma}), (?=[0-9])|{place}{number}|, |{_WORD}| [0-9](?![0-9])|[0-9]|\s|."
 
 
 def build_tokenizer(*, internvl: bool = False) -> Any:
@@ -71,17 +76,15 @@ def build_tokenizer(*, internvl: bool = False) -> Any:
     def as_bytes(text: str) -> str:  # the printable form in which byte-level tokenizers keep their entries
         return "".join(piece for piece, _ in byte_level.pre_tokenize_str(text))
 
-    words = [word for sentence in _SENTENCES for word in re.findall(_WORD, sentence)]
     numbers = [str(n) for n in range(1001)]
     entries = [
         *sorted(pre_tokenizers.ByteLevel.alphabet()),
         *numbers,
         ", ",
-        *(f"{round(1000 * pixel / SIDE)}, " for pixel in range(SIDE + 1)),
+        *(f"{n}, " for n in _WITH_COMMA),
         *(f" {n}" for n in range(10)),
-        *(f" {n}," for n in range(10)),
         *_STRUCTURE,
-        *words,
+        *_SENTENCES,
         "digit",
     ]
     vocab: dict[str, int] = {}

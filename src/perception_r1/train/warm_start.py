@@ -1,0 +1,225 @@
+"""The supervised warm start of the embedded default: what ``pr1 demo --rebuild`` runs, and made the packaged weights.
+
+A plain loop: fresh scenes of one digit, then one or two, then one to three, all four tasks mixed in every batch, cross
+entropy on the answer. Scenes of more than three digits are never seen: they are what reinforcement learning is for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from perception_r1.data.digits import scene
+from perception_r1.errors import ModelError
+from perception_r1.families import get_family
+from perception_r1.models.tiny import build_tiny
+from perception_r1.progress import progress
+from perception_r1.prompts import render_answer, render_prompt
+from perception_r1.types import Sample, TaskName
+
+OnStep: TypeAlias = Callable[[int, float, Any], None]
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStartConfig:
+    """Settings of the warm start; the defaults made the packaged weights.
+
+    ``mix``: scenes of each task in a batch. ``stages``: (share of the steps at which it ends, most digits) each.
+    """
+
+    steps: int = 3000
+    mix: tuple[tuple[TaskName, int], ...] = (("grounding", 12), ("counting", 18), ("detection", 20), ("ocr", 14))
+    stages: tuple[tuple[float, int], ...] = ((0.2, 1), (0.45, 2), (1.0, 3))
+    learning_rate: float = 1.5e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
+
+
+def build_warm_start(
+    out_dir: str | Path,
+    *,
+    seed: int = 0,
+    config: WarmStartConfig | None = None,
+    on_step: OnStep | None = None,
+    show_progress: bool = False,
+) -> Path:
+    """Train the tiny Qwen3-VL from scratch and write model and processor into ``out_dir``, loadable by transformers.
+
+    Args:
+        out_dir: where the model's folder goes.
+        seed: of the initial weights and of the scenes; the same seed on the same machine gives the same weights.
+        config: other settings than those of the packaged weights.
+        on_step: called after each step as ``on_step(step, loss, model)``.
+        show_progress: print progress on standard error.
+
+    Returns:
+        ``out_dir``. Its ``warm_start.json`` records the settings and the loss.
+    """
+    import torch
+
+    settings = config or WarmStartConfig()
+    model, processor = build_tiny("qwen3_vl", seed=seed)
+    began, losses = time.perf_counter(), []
+    with progress("warm start", settings.steps, unit="steps", enabled=show_progress) as advance:
+        for step, loss in enumerate(_train(model, processor, settings, seed), start=1):
+            losses.append(loss)
+            advance(1, f"loss {loss:.2f}")
+            if on_step is not None:
+                on_step(step, loss, model)
+    record = {
+        "seed": seed,
+        "config": asdict(settings),
+        "loss": [round(float(np.mean(losses[i : i + 50])), 4) for i in range(0, len(losses), 50)],
+        "seconds": round(time.perf_counter() - began, 1),
+        "torch": torch.__version__,
+    }
+    return _finish(Path(out_dir), model.eval(), processor, record)
+
+
+def unpack_warm_start(out_dir: str | Path) -> Path:
+    """Write the packaged warm start into ``out_dir`` as a model folder, the same as ``build_warm_start`` writes.
+
+    Raises:
+        ModelError: the package came without its weights.
+    """
+    from safetensors.torch import load_file
+
+    assets = Path(str(files("perception_r1") / "assets" / "warm_start"))
+    if not (assets / WEIGHTS).is_file():
+        raise ModelError(f"{assets / WEIGHTS}: the packaged weights are missing: train them with pr1 demo --rebuild")
+    model, processor = build_tiny("qwen3_vl")
+    model.load_state_dict(load_file(assets / WEIGHTS), strict=False)
+    model.tie_weights()
+    record = json.loads((assets / "warm_start.json").read_text(encoding="utf-8"))
+    return _finish(Path(out_dir), model, processor, record)
+
+
+def pack_warm_start(model_dir: str | Path, assets: str | Path) -> None:
+    """Make the package's files of what ``build_warm_start`` wrote: weights in half precision and the record."""
+    from safetensors.torch import load_file, save_file
+
+    source, target = Path(model_dir), Path(assets)
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.half().contiguous() for name, value in load_file(source / WEIGHTS).items()}
+    save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
+    (target / "warm_start.json").write_text((source / "warm_start.json").read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _finish(folder: Path, model: Any, processor: Any, record: dict[str, Any]) -> Path:
+    """Save in float32 what half precision can hold: the package carries half precision, and both ways must be equal."""
+    model.half().float().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "warm_start.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _train(model: Any, processor: Any, config: WarmStartConfig, seed: int) -> Iterator[float]:
+    """Train in place; yields the loss of each step."""
+    import torch
+
+    optimizers = _optimizers(model, config)
+    rng = np.random.default_rng([seed, 77])
+    model.train()
+    for step in range(config.steps):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _schedule(step, config)
+        most = next(digits for end, digits in config.stages if step < end * config.steps)
+        drawn = [scene(rng, task, max_digits=most) for task, n in config.mix for _ in range(n)]
+        batch, targets = collate(processor, drawn)
+        hidden = model.model(**batch).last_hidden_state
+        asked = targets[:, 1:] != -100  # the head is applied to the answers' positions only
+        logits = model.lm_head(hidden[:, :-1][asked])
+        loss = torch.nn.functional.cross_entropy(logits, targets[:, 1:][asked])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+        yield loss.item()
+
+
+def _optimizers(model: Any, config: WarmStartConfig) -> list[Any]:
+    """Muon for the matrices inside the layers (about half the steps of AdamW alone), AdamW for the rest."""
+    import torch
+
+    inside = [
+        p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name and "lm_head" not in name
+    ]
+    chosen = {id(p) for p in inside}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(
+            inside, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _schedule(step: int, config: WarmStartConfig) -> float:
+    """Linear warm-up, then a half cosine down to 2 %."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def collate(processor: Any, drawn: list[tuple[Any, Sample]]) -> tuple[dict[str, Any], Any]:
+    """A batch of questions with their gold answers, as the processor would make it, but for all images at once.
+
+    Returns:
+        The model's inputs, padded on the right, and targets (-100 outside the answers).
+    """
+    import torch
+
+    tokenizer, images = processor.tokenizer, processor.image_processor
+    patch, merge = images.patch_size, images.merge_size
+    pixels = np.stack([np.asarray(image, dtype=np.float32) for image, _ in drawn]) / 255.0
+    pixels = (pixels - np.float32(images.image_mean)) / np.float32(images.image_std)
+    n, side = len(drawn), pixels.shape[1] // patch
+    blocks = pixels.reshape(n, side // merge, merge, patch, side // merge, merge, patch, 3)
+    flat = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6)[:, :, :, :, :, :, None]  # the frame is repeated in time
+    flat = np.repeat(flat, images.temporal_patch_size, axis=6).reshape(n * side * side, -1)
+    tokens = (side // merge) ** 2
+    rows, answers = [], []
+    for _, sample in drawn:
+        question, answer = texts(processor, sample)
+        question = question.replace(processor.image_token, processor.image_token * tokens)
+        rows.append(tokenizer(question)["input_ids"])
+        answers.append([*tokenizer(answer)["input_ids"], tokenizer.eos_token_id])
+    length = max(len(q) + len(a) for q, a in zip(rows, answers, strict=True))
+    ids = torch.full((n, length), tokenizer.pad_token_id)
+    targets = torch.full((n, length), -100)
+    mask = torch.zeros((n, length), dtype=torch.long)
+    for i, (q, a) in enumerate(zip(rows, answers, strict=True)):
+        end = len(q) + len(a)
+        ids[i, :end] = torch.tensor(q + a)
+        targets[i, len(q) : end] = torch.tensor(a)
+        mask[i, :end] = 1
+    batch = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == processor.image_token_id).long(),
+        "pixel_values": torch.from_numpy(flat),
+        "image_grid_thw": torch.tensor([[1, side, side]]).expand(n, 3),
+    }
+    return batch, targets
+
+
+def texts(processor: Any, sample: Sample) -> tuple[str, str]:
+    """The question in the chat template and the gold answer, as the qwen3_vl family writes them."""
+    family = get_family("qwen3_vl")
+    messages = render_prompt(sample, family).messages()
+    question = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return question, render_answer(sample, family)
