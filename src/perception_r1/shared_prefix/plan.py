@@ -67,14 +67,14 @@ class Packing:
 
 
 def find_groups(keys: Int, lengths: Int) -> list[Group]:
-    """Split rows into groups with a common prefix so that the fewest tokens are forwarded.
+    """Split rows into groups with a common prefix so that few tokens are forwarded.
 
     Sorted as strings, rows that share a prefix are neighbours, and the prefix of a run of neighbours is the shortest
-    one between two adjacent rows. So the best split is one of the sorted order into runs: dynamic programming over its
-    end, O(B²) and exact. Equal savings keep rows apart.
+    one between two adjacent rows. The split of the sorted order into runs that saves most is found by dynamic
+    programming over its end, O(B²). Equal savings keep rows apart.
 
     Args:
-        keys: (B, L, K) the rows' keys, padding removed: row b has `lengths[b]` tokens from column 0.
+        keys: (B, L, K) the rows' keys, row b has `lengths[b]` tokens from column 0 on, then whatever.
         lengths: (B,) tokens in each row; empty rows belong to no group.
 
     Example:
@@ -82,12 +82,14 @@ def find_groups(keys: Int, lengths: Int) -> list[Group]:
         >>> find_groups(rows[..., None], np.array([3, 3, 3]))
         [Group(rows=(1,), prefix=3), Group(rows=(0, 2), prefix=2)]
     """
-    text = keys.astype(">i8")  # big-endian, so that the order of the bytes keeps equal beginnings together
+    column = np.arange(keys.shape[1])
+    # Big-endian, so that the order of the bytes keeps equal beginnings together.
+    text = np.where((column < lengths[:, None])[..., None], keys, np.iinfo(np.int64).min).astype(">i8")
     order = sorted((row for row in range(len(keys)) if lengths[row]), key=lambda row: text[row].tobytes())
     if not order:
         return []
     above, below = np.array(order[:-1], dtype=np.int64), np.array(order[1:], dtype=np.int64)
-    inside = np.arange(keys.shape[1]) < np.minimum(lengths[above], lengths[below])[:, None]
+    inside = column < np.minimum(lengths[above], lengths[below])[:, None]
     same = (keys[above] == keys[below]).all(-1) & inside
     common = np.pad(same, ((0, 0), (0, 1))).argmin(1)  # the pad stops rows that are equal to their end
 
