@@ -15,7 +15,7 @@ import re
 from typing import Literal, NamedTuple, TypeAlias
 
 from perception_r1.core.entries import check_box, is_usable_number
-from perception_r1.core.scanner import Scanner
+from perception_r1.core.scanner import MAX_CHARS, MAX_ENTRIES, Scanner
 from perception_r1.types import FinishReason, Parsed, ParsedObject, ParseStatus
 
 Form: TypeAlias = Literal["qwen_ref_box", "stripped_ref_box", "json", "internvl", "empty"]
@@ -34,6 +34,7 @@ _FAST_QWEN = re.compile(
     r"(?:<\|object_ref_start\|>([^<]*+)<\|object_ref_end\|>)?<\|box_start\|>"
     rf"\(({_N}),({_N})\),\(({_N}),({_N})\)<\|box_end\|>"
 )
+_FAST_STRIPPED = re.compile(rf"([^()\[\]{{}}<>\n.:;!?\"]{{0,200}}+)\(({_N}),({_N})\),\(({_N}),({_N})\)")
 _FAST_HEAD = re.compile(rf"(?:```(?:json)?{_S})?(?:\[{_S})?(?=\{{)")
 _FAST_JSON = re.compile(
     rf'\{{{_S}"bbox(?:_2d)?"{_S}:{_S}\[{_S}({_N}){_S},{_S}({_N}){_S},{_S}({_N}){_S},{_S}({_N}){_S}\]'
@@ -74,31 +75,30 @@ class Answer(NamedTuple):
     cut: bool = False
 
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
-def content_end(text: str) -> int:
-    """The index where the text ends once trailing end tokens, padding and blanks are dropped."""
-    end = len(text)
-    while end:
-        last = text[end - 1]
+def content_end(text: str, start: int = 0, end: int | None = None) -> int:
+    """The index where ``text[start:end]`` ends once trailing end tokens, padding and blanks are dropped."""
+    stop = len(text) if end is None else end
+    while stop > start:
+        last = text[stop - 1]
         if last == ">":
             for token in END_TOKENS:
-                if text.endswith(token, 0, end):
-                    end -= len(token)
+                if text.endswith(token, start, stop):
+                    stop -= len(token)
                     break
             else:
-                return end
+                return stop
         elif last.isspace():
-            end -= 1
+            stop -= 1
         else:
-            return end
-    return 0
+            return stop
+    return start
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    end = content_end(text, start, end)
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end
 
 
 def split_thinking(text: str, *, thinking: bool = True) -> Answer:
@@ -197,7 +197,9 @@ def _careful(text: str, body: str, answer: Answer, finish_reason: FinishReason |
     objects = tuple(entry.freeze() for entry in scan.entries)
     codes = dict.fromkeys(found.issue for found in objects if found.issue)
     issues = answer.issues + tuple(codes)
-    strict = answer.strict and not cut and codes.keys() <= _HARMLESS
+    if scan.excess is not None:
+        issues += (scan.excess,)
+    strict = answer.strict and not cut and scan.excess is None and codes.keys() <= _HARMLESS
     if objects:
         if scan.open and finish_reason is None:
             cut = True
@@ -219,11 +221,38 @@ _MAX_EMPTY = 80
 
 def _fast(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | None:
     first = text[start : start + 1]
+    if end - start > MAX_CHARS:
+        return None
     if first == "<":
         return _fast_qwen(text, start, end)
     if first and first in "[{`":
         return _fast_json(text, start, end)
+    if start < end and text[end - 1] == ")":
+        return _fast_stripped(text, start, end)
     return None
+
+
+def _fast_stripped(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | None:
+    """``phrase(x1,y1),(x2,y2)…``: Qwen's form as trainers decode it, without special tokens; None for the rest."""
+    objects: list[ParsedObject] = []
+    label: str | None = None
+    pos = start
+    match = _FAST_STRIPPED.match
+    while pos < end:
+        found = match(text, pos, end)
+        if found is None or len(objects) == MAX_ENTRIES:
+            return None
+        phrase, a, b, c, d = found.groups()
+        label = phrase.strip(" \t\r,;:") or label
+        pos = found.end()
+        objects.append(_box(float(a), float(b), float(c), float(d), label, (found.end(1), pos)))
+    return tuple(objects) or None
+
+
+def _box(x1: float, y1: float, x2: float, y2: float, label: str | None, span: tuple[int, int]) -> ParsedObject:
+    if x2 > x1 and y2 > y1:
+        return ParsedObject((x1, y1, x2, y2), None, label, span)
+    return ParsedObject(None, None, label, span, check_box(x1, y1, x2, y2))
 
 
 def _fast_qwen(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | None:
@@ -234,18 +263,14 @@ def _fast_qwen(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | No
     match = _FAST_QWEN.match
     while pos < end:
         found = match(text, pos, end)
-        if found is None:
+        if found is None or len(objects) == MAX_ENTRIES:
             return None
         ref, a, b, c, d = found.groups()
-        x1, y1, x2, y2 = float(a), float(b), float(c), float(d)
         if ref is not None:
             label = ref.strip() or None
         pos = found.end()
-        span = (found.start(2) - 1, pos - 11)
-        if x2 > x1 and y2 > y1:
-            objects.append(ParsedObject((x1, y1, x2, y2), None, label, span))
-        else:
-            objects.append(ParsedObject(None, None, label, span, check_box(x1, y1, x2, y2)))
+        span = (found.start(2) - 1, pos - len("<|box_end|>"))
+        objects.append(_box(float(a), float(b), float(c), float(d), label, span))
     return tuple(objects) or None
 
 
@@ -259,17 +284,13 @@ def _fast_json(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | No
     match = _FAST_JSON.match
     while True:
         found = match(text, pos, end)
-        if found is None:
+        if found is None or len(objects) == MAX_ENTRIES:
             return None
         a, b, c, d, label, after = found.groups()
-        x1, y1, x2, y2 = float(a), float(b), float(c), float(d)
         if label is not None:
             label = label.strip() or None
         span = (pos, text.rindex("}", pos, found.start(6)) + 1)
-        if x2 > x1 and y2 > y1:
-            objects.append(ParsedObject((x1, y1, x2, y2), None, label, span))
-        else:
-            objects.append(ParsedObject(None, None, label, span, check_box(x1, y1, x2, y2)))
+        objects.append(_box(float(a), float(b), float(c), float(d), label, span))
         pos = found.end()
         if after[:1] != ",":
             break
