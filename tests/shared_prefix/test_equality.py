@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import batches
@@ -13,21 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perception_r1 import shared_prefix
-
-FAMILIES = batches.FAMILIES
-_MODELS: dict[str, Any] = {}
-
-
-@pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def model(family: str) -> Iterator[Any]:
-    model = _MODELS.setdefault(family, batches.tiny(family))
-    yield model
-    shared_prefix.disable(model)
 
 
 def compare(model: Any, inputs: dict[str, Any], *, shared: bool = True) -> shared_prefix.Stats:
@@ -100,7 +84,9 @@ def test_no_mask_at_all(family: str, model: Any) -> None:
 
 def test_one_image_two_questions(family: str, model: Any) -> None:
     """The image is part of what is shared; both questions go on from it."""
-    rows = [batches.Row((0,), (3,), (7, 8), (a,)) for a in (1, 2)] + [batches.Row((0,), (3,), (9, 8), (a,)) for a in (1, 2)]
+    rows = [batches.Row((0,), (3,), (7, 8), (a,)) for a in (1, 2)] + [
+        batches.Row((0,), (3,), (9, 8), (a,)) for a in (1, 2)
+    ]
     stats = compare(model, batches.batch_of(family, rows))
     prompt = len(batches.prompt_of(family, rows[0]))
     assert stats.tokens_in == 4 * (prompt + 1)
@@ -196,9 +182,15 @@ def test_result_is_laid_out_like_the_plain_one(family: str, model: Any) -> None:
     inputs = batches.batch_of(family, mixed(family))
     mask = inputs["attention_mask"].bool()
     with torch.no_grad():
-        plain, as_tuple = model.model(**inputs, use_cache=True), model.model(**inputs, return_dict=False, use_cache=True)
+        plain, as_tuple = (
+            model.model(**inputs, use_cache=True),
+            model.model(**inputs, return_dict=False, use_cache=True),
+        )
         shared_prefix.enable(model)
-        ours, ours_tuple = model.model(**inputs, use_cache=True), model.model(**inputs, return_dict=False, use_cache=True)
+        ours, ours_tuple = (
+            model.model(**inputs, use_cache=True),
+            model.model(**inputs, return_dict=False, use_cache=True),
+        )
     assert type(ours) is type(plain) and ours.keys() == plain.keys() and len(ours_tuple) == len(as_tuple)
     torch.testing.assert_close(ours.last_hidden_state[mask], plain.last_hidden_state[mask], rtol=0, atol=2e-5)
     torch.testing.assert_close(ours_tuple[0], ours.last_hidden_state)
