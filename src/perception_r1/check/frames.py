@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import stdev
 from typing import get_args
 
 from perception_r1.check.findings import Finding
@@ -24,8 +25,14 @@ from perception_r1.tasks import Task
 from perception_r1.types import BoxTarget, Completion, Frame, FrameKind, Parsed, PointTarget, Sample
 
 FRAMES: tuple[FrameKind, ...] = get_args(FrameKind)
-BETTER_BY = 0.05
-"""A frame must beat the declared one by this much agreement (and by half of it) to be worth a warning."""
+LEAST_GAIN = 0.02
+"""A frame must agree better than the declared one by this much, and by three standard errors of the difference, to be
+worth a finding: the frames of pixels differ little where images are hardly resized."""
+
+CLEAR_GAIN = 0.1
+"""A gain from which the family is surely the wrong one."""
+
+NO_AGREEMENT = 0.05
 
 _TARGET_KEYS = {"boxes", "points", "count", "text"}
 Answer = tuple[Sample, Completion]
@@ -54,31 +61,32 @@ def fit_frames(task: Task, answers: Iterable[Answer]) -> FrameFit:
         task: parses; its family declares the frame.
         answers: prepared samples (image size and model size known) with the model's completions.
     """
-    sums: dict[FrameKind, float] = dict.fromkeys(FRAMES, 0.0)
-    n = 0
+    seen: dict[FrameKind, list[float]] = {kind: [] for kind in FRAMES}
     for sample, completion in answers:
         parsed = task.parse(sample, completion)
         if sample.image_size is None or not _comparable(sample, parsed):
             continue
-        n += 1
         for kind in FRAMES:
-            sums[kind] += _agreement(sample, parsed, Frame(kind, sample.image_size, sample.model_size))
-    agreement = {kind: value / n if n else 0.0 for kind, value in sums.items()}
+            seen[kind].append(_agreement(sample, parsed, Frame(kind, sample.image_size, sample.model_size)))
     declared = task.family.frame
+    n = len(seen[declared])
+    agreement = {kind: math.fsum(values) / n if n else 0.0 for kind, values in seen.items()}
     # On a tie the declared frame is right: 0..1000 and pixels agree where an image has 1000 of them.
     best = max(FRAMES, key=lambda kind: (agreement[kind], kind == declared))
-    findings = []
     gain = agreement[best] - agreement[declared]
-    if n and best != declared and gain >= BETTER_BY and gain >= 0.5 * agreement[declared]:
+    findings = []
+    if gain >= LEAST_GAIN and gain > 3 * _standard_error(seen[best], seen[declared]):
+        name = task.family.name
         findings.append(
             Finding(
                 "frame",
                 f"the answers fit frame '{best}' better ({agreement[best]:.2f}) than '{declared}' "
-                f"({agreement[declared]:.2f}), which family '{task.family.name}' declares: is it the right family? "
-                f"(else set family: {{base: {task.family.name}, frame: {best}}})",
+                f"({agreement[declared]:.2f}), which family '{name}' declares: is it the right family, with the sizes "
+                f"that the model saw? (else set family: {{base: {name}, frame: {best}}})",
+                "error" if gain >= CLEAR_GAIN else "warning",
             )
         )
-    elif n and agreement[best] < BETTER_BY:
+    elif n and agreement[best] < NO_AGREEMENT:
         findings.append(
             Finding("frame", f"under no frame do answers overlap the targets (best {agreement[best]:.2f})", "warning")
         )
@@ -154,6 +162,12 @@ def _comparable(sample: Sample, parsed: Parsed) -> bool:
         else ()
     )
     return bool(wanted) and any(entry.issue is None for entry in parsed.objects)
+
+
+def _standard_error(a: Sequence[float], b: Sequence[float]) -> float:
+    """Of the mean difference of paired values; 0 with fewer than two pairs."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    return stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
 
 
 def _agreement(sample: Sample, parsed: Parsed, frame: Frame) -> float:

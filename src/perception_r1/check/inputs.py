@@ -119,7 +119,10 @@ def evaluation_rows(path: Path, task: str, source: str | None = None) -> list[Sa
             raise RecipeError(f"{path}: field 'data.eval': names no source of rows")
         return [row for spec in specs for row in load_source(_kept(spec), task=recipe.task)]
     if path.suffix == ".jsonl" and source is None:
-        return read_jsonl(path, check_images=False)
+        try:
+            return read_jsonl(path, check_images=False)
+        except DataError:  # rows without sizes need their images
+            return read_jsonl(path)
     return load_source(_kept(_source_of(path, source, None, None)), task=task)
 
 
