@@ -83,13 +83,13 @@ def test_detection_by_hand():
     cat, dog = (0, 0, 10, 10), (50, 50, 70, 70)
     scored = [
         # two right of three: the third repeats a box and is a false positive
-        (_sample("a", [cat, dog], ["cat", "dog"]), _record([cat, dog, cat], ["Cat", "dog", "cat"])),
+        (_sample("a", [cat, dog], ["cat", "dog"], task="detection"), _record([cat, dog, cat], ["Cat", "dog", "cat"])),
         # right box, wrong label: nothing
-        (_sample("b", [cat], ["cat"]), _record([cat], ["dog"])),
+        (_sample("b", [cat], ["cat"], task="detection"), _record([cat], ["dog"])),
         # IoU 0.4 only, and an entry that cannot be used
-        (_sample("c", [cat], ["cat"]), _record([(0, 0, 10, 4), None], ["cat", "cat"])),
+        (_sample("c", [cat], ["cat"], task="detection"), _record([(0, 0, 10, 4), None], ["cat", "cat"])),
         # nothing there, and nothing said
-        (_sample("d"), _record(status="empty")),
+        (_sample("d", task="detection"), _record(status="empty")),
     ]
     values = _values(metrics.summarise("detection", scored))
     assert values["precision@0.5"] == pytest.approx(2 / 6)

@@ -44,7 +44,7 @@ class _Run(NamedTuple):
 
     @property
     def width(self) -> float:
-        return _font(14, self.text, bold=self.bold).getlength(self.text) + (_CHIP if self.chip is not None else 0)
+        return label_font(14, self.text, bold=self.bold).getlength(self.text) + (_CHIP if self.chip is not None else 0)
 
 
 def contact_sheet(samples: Sequence[Sample], *, columns: int | None = None) -> Image.Image:
@@ -104,7 +104,7 @@ def card(sample: Sample) -> Image.Image:
             if run.chip is not None:
                 draw.rounded_rectangle((x, y + 3, x + 10, y + 13), radius=2, fill=run.chip)
                 x += _CHIP
-            draw.text((x, y), run.text, fill=run.colour, font=_font(14, run.text, bold=run.bold))
+            draw.text((x, y), run.text, fill=run.colour, font=label_font(14, run.text, bold=run.bold))
             x += run.width - (_CHIP if run.chip is not None else 0)
     return result
 
@@ -165,7 +165,7 @@ def _draw_tags(draw: ImageDraw.ImageDraw, size: tuple[int, int], tags: list[_Tag
     the label's colour, which the caption explains."""
     taken = list(small)
     for (left, top, _, bottom), name, colour in sorted(tags, key=lambda tag: (tag.box[1], tag.box[0])):
-        font = _font(11 * _SCALE, name, bold=True)
+        font = label_font(11 * _SCALE, name, bold=True)
         width, height = draw.textlength(name, font=font) + 8 * _SCALE, 15 * _SCALE
         start_x = min(max(left, 0), max(size[0] - width, 0))
         for start_y in (top - height, top, bottom, bottom - height):
@@ -211,7 +211,7 @@ def _caption(sample: Sample) -> list[list[_Run]]:
             [_Run(line)] for line in _wrapped(_drawable(_known(sample)), 4 if isinstance(target, TextTarget) else 2)
         ]
     size = "" if sample.image_size is None else f"   {sample.image_size[0]} × {sample.image_size[1]}"
-    lines.append([_Run(_shortened(f"{sample.id}{size}", _font(14, sample.id)), _FAINT)])
+    lines.append([_Run(_shortened(f"{sample.id}{size}", label_font(14, sample.id)), _FAINT)])
     return lines
 
 
@@ -263,7 +263,7 @@ def _drawable(content: str) -> str:
 
 def _wrapped(content: str, max_lines: int, *, bold: bool = False) -> list[str]:
     """``content`` in lines that fit the card; the last ends in "…" where something is left out."""
-    font = _font(14, content, bold=bold)
+    font = label_font(14, content, bold=bold)
     content = content[: _MOST * max_lines]  # a whole page would be measured letter by letter
     words = content.split() if any(character.isspace() for character in content) else [content]
     lines: list[str] = []
@@ -298,9 +298,9 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
     return mask.resize(size, Image.Resampling.LANCZOS)
 
 
-def _font(size: int, content: str, *, bold: bool = False) -> Font:
+def label_font(size: int, content: str, *, bold: bool = False) -> Font:
     """A font for ``content``: one of the system's where it has any, else the one that Pillow brings (Latin only)."""
-    return _loaded_font(size, (_WIDE if _is_wide(content) else ()) + (_LATIN_BOLD if bold else _LATIN))
+    return _loadedlabel_font(size, (_WIDE if _is_wide(content) else ()) + (_LATIN_BOLD if bold else _LATIN))
 
 
 def _is_wide(content: str) -> bool:
@@ -318,7 +318,7 @@ def _loads(name: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _loaded_font(size: int, names: tuple[str, ...]) -> Font:
+def _loadedlabel_font(size: int, names: tuple[str, ...]) -> Font:
     for name in names:
         try:
             return ImageFont.truetype(name, size)

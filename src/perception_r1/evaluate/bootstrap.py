@@ -2,7 +2,7 @@
 
 Every metric here is a function of the *means* of some per-sample columns: accuracy is the mean of zeros and ones, a
 micro-averaged precision is mean(true positives) / mean(predictions). Drawing n samples with replacement is drawing
-multinomial weights, so one matrix product gives the column means of a whole block of resamples.
+multinomial counts, so one matrix product gives the column means of a whole block of resamples.
 
 Source: B. Efron, "Bootstrap methods: another look at the jackknife" (1979); percentile intervals.
 """
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
-_BLOCK = 4_000_000  # weights held at once: 32 MB
+_BLOCK = 4_000_000  # counts held at once: 32 MB
 
 
-def resample_weights(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Blocks (R, n) of multinomial weights that sum to 1 a row; the same seed gives the same resamples."""
+def resample_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Blocks (R, n): how often each sample is drawn, n draws a row; the same seed gives the same resamples."""
     rng = np.random.default_rng(seed)
     block = max(1, min(resamples, _BLOCK // max(1, n)))
     done = 0
     while done < resamples:
         rows = min(block, resamples - done)
-        yield rng.multinomial(n, np.full(n, 1.0 / n), size=rows) / n
+        yield rng.multinomial(n, np.full(n, 1.0 / n), size=rows).astype(np.float64)
         done += rows
 
 
@@ -65,7 +65,7 @@ def interval(
     if n == 0:
         return (float("nan"),) * 3
     value = float(statistic(columns.mean(axis=0)))
-    values = np.concatenate([statistic(w @ columns) for w in resample_weights(n, resamples, seed)])
+    values = np.concatenate([statistic(counts @ columns / n) for counts in resample_counts(n, resamples, seed)])
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     # Clipped so that rounding in the product never puts the value outside of its own interval.
@@ -93,7 +93,7 @@ def paired_difference(
         return (float("nan"),) * 3
     value = float(statistic(after.mean(axis=0)) - statistic(before.mean(axis=0)))
     values = np.concatenate(
-        [statistic(w @ after) - statistic(w @ before) for w in resample_weights(n, resamples, seed)]
+        [statistic(c @ after / n) - statistic(c @ before / n) for c in resample_counts(n, resamples, seed)]
     )
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_r1.errors import DataError
-from perception_r1.evaluate.bootstrap import resample_weights
+from perception_r1.evaluate.bootstrap import resample_counts
 from perception_r1.types import BoxTarget, RewardRecord, Sample
 
 Scored = tuple[Sample, RewardRecord]
@@ -132,7 +132,7 @@ def coco_metrics(
     figures, evaluator = coco_figures(truth, detections(scored, image_ids, category_ids), image_ids)
     metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
     # Whole numbers: how often each image is drawn; sums of them reach a recall point exactly where COCO's counts do.
-    weights = np.rint(np.concatenate(list(resample_weights(len(image_ids), resamples, seed))) * len(image_ids))
+    weights = np.concatenate(list(resample_counts(len(image_ids), resamples, seed)))
     samples = weighted_ap(evaluator, sorted(image_ids), weights)
     for name, values in samples.items():
         if name in metrics:

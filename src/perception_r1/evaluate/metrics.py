@@ -195,7 +195,9 @@ def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
         elif record.status == "malformed":
             counts["malformed"] += 1
         elif record.status == "truncated":
-            counts["cut at the limit (what came before is kept)" if record.n_valid or record.answer else "cut at the limit"] += 1
+            counts[
+                "cut at the limit (what came before is kept)" if record.n_valid or record.answer else "cut at the limit"
+            ] += 1
         elif record.n_pred and not record.n_valid:
             counts["no usable entry"] += 1
     return dict(counts.most_common())

@@ -228,7 +228,7 @@ def _curves(training: Training) -> dict[str, Any]:
         line: dict[str, Any] = {"name": "Reward", "colour": "accent", "x": x, "y": y}
         charts.append(line_chart([line], title="Reward", note="mean of the sampled answers"))
         if len(std) == len(y):
-            add("Spread of the reward", "reward_std", note="standard deviation in a group: what there is to learn from")
+            add("Spread of the reward", "reward_std", note="standard deviation in a group")
         names = sorted({key for log in training.logs for key in log if key.startswith("components/")})
         parts = [name for name in names if not name.startswith("components/share_")]
         series = [
@@ -286,14 +286,15 @@ def _facts(
             "Time to evaluate",
             " · ".join(f"{e.title} {words.duration(e.metrics.get('seconds'))}" for e in evaluations),
         ))  # fmt: skip
-    for training in trainings:
-        facts.append((f"Training: {training.title}", _training_line(training)))
+    facts += [(f"Training: {training.title}", _training_line(training)) for training in trainings]
     versions = next((t.environment for t in reversed(trainings) if t.environment), {})
     if versions:
         packages = versions.get("packages", {})
         facts.append(("Versions", " · ".join(f"{name} {number}" for name, number in packages.items())))
         device = ", ".join(dict.fromkeys(versions.get("devices", [])))
-        machine = f"{versions.get('system', '')}, {versions.get('cores', '?')} cores, Python {versions.get('python', '?')}"
+        machine = (
+            f"{versions.get('system', '')}, {versions.get('cores', '?')} cores, Python {versions.get('python', '?')}"
+        )
         facts.append(("Machine", f"{machine}{', ' + device if device else ''}"))
     return facts + [(str(key), str(value)) for key, value in more.items()]
 

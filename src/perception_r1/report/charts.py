@@ -65,12 +65,12 @@ def line_chart(
     ticks = nice_ticks(min([*every_y, 0.0] if zero else every_y), max(every_y))
     if percent:
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-    every_x = [v for line in series for v in line["x"]]
+    every_x: list[float] = [v for line in series for v in line["x"]]
     x_low, x_high = min(every_x), max(every_x)
     if dots:
         pad = max(0.3, 0.06 * (x_high - x_low))
         x_low, x_high = x_low - pad, x_high + pad
-    x_span = (x_high - x_low) or 1.0
+    x_span = float(x_high - x_low) or 1.0
 
     def px(value: float) -> float:
         return round(_LEFT + (value - x_low) / x_span * (WIDTH - _LEFT - _RIGHT), 2)

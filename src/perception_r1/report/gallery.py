@@ -11,7 +11,7 @@ from typing import Any
 from perception_r1.core.geometry import iou
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError
-from perception_r1.evaluate.metrics import quality, target_count
+from perception_r1.evaluate.metrics import grounding_iou, quality, target_count
 from perception_r1.evaluate.results import Result
 from perception_r1.report.runs import Evaluation
 from perception_r1.types import BoxTarget, CountTarget, PointTarget, Sample, Target, TextTarget
@@ -61,7 +61,7 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
         first, last = tables[0][key], tables[-1][key]
         after = quality(last.sample, last.record) if len(tables) > 1 else None
         groups[outcome(quality(first.sample, first.record), after)].append(key)
-    cards = []
+    cards: list[dict[str, Any]] = []
     for index, key in enumerate(choose(groups, n, seed)):
         sample = tables[0][key].sample
         name = next(name for name, ids in groups.items() if key in ids)
@@ -77,6 +77,9 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
         })  # fmt: skip
     return {
         "cards": cards,
+        # Photographs need room; scenes of a few digits do not.
+        "wide": len(tables) > 3
+        or (len(tables) > 1 and any(max(card["width"], card["height"]) > 256 for card in cards)),
         "total": len(common),
         "seed": seed,
         "groups": [
@@ -106,7 +109,11 @@ def describe(sample: Sample) -> str:
     if isinstance(sample.target, BoxTarget):
         count = len(sample.target.boxes_xyxy)
         labels = sorted(set(sample.target.labels))
-        kinds = f" ({', '.join(labels[:6])}{' …' if len(labels) > 6 else ''})" if sample.task == "detection" and labels else ""
+        kinds = (
+            f" ({', '.join(labels[:6])}{' …' if len(labels) > 6 else ''})"
+            if sample.task == "detection" and labels
+            else ""
+        )
         return f"{count} box{'' if count == 1 else 'es'}{kinds}"
     return sample.target.answer
 
@@ -142,42 +149,41 @@ def _fit(box: Any, label: str | None, target: BoxTarget, m: int) -> float:
     return iou(box, target.boxes_xyxy[m])
 
 
+def said(result: Result) -> str:
+    """How right an answer is, in a word: "3 of 4", "IoU 0.71"."""
+    sample, _, record = result
+    if sample.task == "counting":
+        return f"{record.n_valid} of {target_count(sample)}"
+    if sample.task == "grounding":
+        return f"IoU {grounding_iou(sample, record):.2f}"
+    word = {"detection": "F1 ", "ocr": "similarity "}.get(sample.task, "")
+    return f"{word}{quality(sample, record):.2f}"
+
+
 def _panel(result: Result) -> dict[str, Any]:
     sample, completion, record = result
     score = quality(sample, record)
-    said = ""
-    if sample.task == "counting":
-        said = f"{record.n_valid} of {target_count(sample)}"
-    elif sample.task == "detection":
-        said = f"F1 {score:.2f}"
-    elif sample.task == "ocr":
-        said = f"similarity {score:.2f}"
-    elif sample.task == "grounding":
-        said = f"IoU {_best_iou(result):.2f}"
     return {
         "boxes": drawn_boxes(result),
-        "points": [point for point in record.pred_points if point is not None] if not record.pred_xyxy else [],
+        "points": [point for point in record.pred_points if point is not None],
         "labelled": sample.task == "detection",
         "response": completion.text.encode("utf-8", "replace").decode("utf-8"),
         "cut": completion.finish_reason == "length",
         "reward": None if record.reward is None else f"{record.reward:.3f}",
         "status": record.status,
         "reason": record.reason,
-        "said": said,
+        "said": said(result),
         "grade": "right" if score > 1 - 1e-9 else "wrong" if score <= 1e-9 else "partly",
     }
-
-
-def _best_iou(result: Result) -> float:
-    from perception_r1.evaluate.metrics import grounding_iou
-
-    return grounding_iou(result.sample, result.record)
 
 
 def _shapes(target: Target) -> dict[str, Any]:
     if isinstance(target, BoxTarget):
         labels = target.labels or ("",) * len(target.boxes_xyxy)
-        return {"boxes": [{"box": b, "label": name} for b, name in zip(target.boxes_xyxy, labels, strict=True)], "points": []}
+        return {
+            "boxes": [{"box": b, "label": name} for b, name in zip(target.boxes_xyxy, labels, strict=True)],
+            "points": [],
+        }
     return {"boxes": [], "points": list(target.points_xy) if isinstance(target, PointTarget) else []}
 
 

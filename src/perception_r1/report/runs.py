@@ -69,7 +69,9 @@ class Training:
     @property
     def seconds(self) -> float | None:
         """Time that training took, from the trainer's last log."""
-        return next((float(log["train_runtime"]) for log in reversed(self.logs) if _number(log.get("train_runtime"))), None)
+        return next(
+            (float(log["train_runtime"]) for log in reversed(self.logs) if _number(log.get("train_runtime"))), None
+        )
 
     @property
     def steps(self) -> int:
@@ -131,7 +133,9 @@ def _distinct(items: list[Any]) -> list[Any]:
     done = []
     for item in items:
         seen[item.name] = seen.get(item.name, 0) + 1
-        done.append(item if seen[item.name] == 1 else type(item)(**{**vars(item), "name": f"{item.name} {seen[item.name]}"}))
+        done.append(
+            item if seen[item.name] == 1 else type(item)(**{**vars(item), "name": f"{item.name} {seen[item.name]}"})
+        )
     return done
 
 
