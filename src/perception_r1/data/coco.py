@@ -62,6 +62,7 @@ def open_coco(request: Request) -> Opened:
                 hint = fields.did_you_mean(name, categories.values())
                 raise DataError(f"has no category {name!r}{hint} (correct the option 'categories')", path=path)
     wanted = list(dict.fromkeys(options.categories or categories.values()))
+    is_wanted = set(wanted)
     annotations = _annotations(document["annotations"], categories, path, request)
     images = _images(document["images"], path)
     unknown = annotations.keys() - images.keys()
@@ -84,7 +85,7 @@ def open_coco(request: Request) -> Opened:
         objects = [
             (item.label, list(fields.box(item.box, size, Where(path, item.row), "annotations.bbox")))
             for item in found
-            if item.box is not None and item.label in wanted
+            if item.box is not None and item.label in is_wanted
         ]
         stem = Path(image["file_name"]).stem
         if request.task == "detection":
@@ -92,10 +93,11 @@ def open_coco(request: Request) -> Opened:
                 boxes, labels = [box for _, box in objects], [label for label, _ in objects]
                 yield {**base, "id": stem, "boxes": boxes, "labels": labels, "categories": wanted}
             return
-        for label in wanted:
-            boxes = [box for name, box in objects if name == label]
-            if not boxes or label in crowds:
-                continue
+        by_label: dict[str, list[list[float]]] = defaultdict(list)
+        for label, box in objects:
+            by_label[label].append(box)
+        for label in (name for name in wanted if name in by_label and name not in crowds):
+            boxes = by_label[label]
             row = {**base, "id": f"{stem}-{label}", "boxes": boxes, "labels": [label] * len(boxes)}
             if request.task == "counting" and _within(len(boxes), options):
                 yield {**row, "question": label}

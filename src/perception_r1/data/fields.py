@@ -116,6 +116,10 @@ def box(value: object, size: Size, where: Where, name: str = "boxes") -> XYXY:
     Up to ``OUTSIDE_TOLERANCE`` pixels outside the image are clipped; more is an error, as are inverted corners and a
     box without area.
     """
+    if type(value) is list and len(value) == 4 and all(type(item) is int or type(item) is float for item in value):
+        x1, y1, x2, y2 = value
+        if 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]:  # nearly every box; NaN compares false
+            return float(x1), float(y1), float(x2), float(y2)
     expected = "[x1, y1, x2, y2] in pixels of the original image"
     if not is_list(value) or len(value) != 4:
         raise where.error(f"{shown(value)} is not a box (expected {expected})", name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from perception_r1.errors import DataError
-from perception_r1.families import Family, get_family
+from perception_r1.families import FamilyLike, get_family
 from perception_r1.types import Sample, Size
 
 _ORIENTATION_TAG = 0x0112
@@ -82,7 +82,7 @@ def to_rgb(img: Image.Image) -> Image.Image:
 
 def resize_for_model(
     img: Image.Image,
-    family: Family | str,
+    family: FamilyLike,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Image.Image:
@@ -91,12 +91,12 @@ def resize_for_model(
     Done once, up front, it leaves nothing to resize for the processors of transformers, vLLM and others, so all see
     the same pixels. The result's size equals ``family.model_size(img.size, min_pixels, max_pixels)``.
     """
-    return _resized(img, _family(family).model_size(img.size, min_pixels=min_pixels, max_pixels=max_pixels))
+    return _resized(img, get_family(family).model_size(img.size, min_pixels=min_pixels, max_pixels=max_pixels))
 
 
 def prepare(
     sample: Sample,
-    family: Family | str,
+    family: FamilyLike,
     *,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
@@ -106,7 +106,7 @@ def prepare(
     return replace(
         sample,
         image_size=size,
-        model_size=_family(family).model_size(size, min_pixels=min_pixels, max_pixels=max_pixels),
+        model_size=get_family(family).model_size(size, min_pixels=min_pixels, max_pixels=max_pixels),
     )
 
 
@@ -135,10 +135,6 @@ def _image_path(sample: Sample) -> str:
     if sample.image is None:
         raise DataError(f"sample {sample.id!r} has no image", field="image")
     return sample.image
-
-
-def _family(family: Family | str) -> Family:
-    return get_family(family) if isinstance(family, str) else family
 
 
 def _opened(path: str | os.PathLike[str]) -> Image.Image:

@@ -49,8 +49,8 @@ def open_pixmo(request: Request) -> Opened:
         records: Any = read_records(request.path)
     else:
         records = read_table(request)
-    parent = request.path.parent
-    finder = ImageFinder.of(request, (parent / "images", request.path / "images", parent.parent / "images", parent))
+    parents = (request.path.absolute(), *request.path.absolute().parents[:3])
+    finder = ImageFinder.of(request, (item for parent in parents for item in (parent / "images", parent)))
 
     def to_rows(record: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         label = record.get("label") if record.get("label") is not None else record.get("question")

@@ -61,8 +61,8 @@ def open_records(request: Request) -> Opened:
     request.no_split("records")
     options = parse_options(RecordOptions, request.options, "records")
     records = read_records(request.path)
-    parent = request.path.parent
-    finder = ImageFinder.of(request, (parent, parent / "images", parent.parent, parent.parent / "images"))
+    parents = request.path.absolute().parents[:3]  # PR1's own layout is jsons/grounding/….json beside images/
+    finder = ImageFinder.of(request, (item for parent in parents for item in (parent, parent / "images")))
     answer = options.answer or "solution"
     reader = _Reader(request.task, options, finder)
     return Opened(request.path, records, reader.rows, {**dict.fromkeys(NAMES, answer), "question": "problem"})
