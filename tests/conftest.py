@@ -3,6 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is not a bug. Fifty examples a property keep the suite fast.
+settings.register_profile("tests", deadline=None, max_examples=50)
+settings.load_profile("tests")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

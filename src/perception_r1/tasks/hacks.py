@@ -70,10 +70,12 @@ def audit(task: Task, samples: Iterable[Sample]) -> list[Finding]:
     findings = []
     for sample in samples:
         gold = task.score(sample, Completion(task.gold(sample), "stop")).reward or 0.0
+        if gold <= 0:
+            findings.append(Finding("the right answer earns nothing", sample.id, gold, gold, gold, False))
         for hack in hacks(sample, task):
             reward = task.score(sample, Completion(hack.text, "length" if hack.cut else "stop")).reward or 0.0
             limit = hack.limit * gold * (1 + SLACK)
-            ok = reward <= limit + 1e-9 and reward < gold
+            ok = reward <= limit + 1e-9 and (reward < gold or reward <= 0)
             findings.append(Finding(hack.name, sample.id, reward, gold, limit, ok))
     return findings
 
@@ -152,7 +154,7 @@ def _object_hacks(sample: Sample, task: Task) -> list[Hack]:
         limit = _blend(2 * (best + 0.02) / (1 + n_gold), 1 / n_gold, counting)
         found.append(Hack("one box round the image", written([(whole, label)]), limit))
     moved = gold_objects(replace(sample, target=_elsewhere(sample)), task.family)
-    limit = _by_chance(moved, gold, labelled=False) + 0.02 if boxes else 0.2
+    limit = _by_chance(moved, gold, labelled=False) + 0.02 if boxes else 0.1
     if limit < 0.75:  # a box that fills the image cannot be elsewhere
         found.append(Hack("right number, random places", written(moved), _blend(limit, 1, counting)))
     return found + _label_hacks(sample, gold, written) if task.name == "detection" else found
