@@ -8,59 +8,12 @@ is consumed a bounded number of times.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 
+from perception_r1.core import tokens
 from perception_r1.core.entries import Entry, Kind, Numbers, make_entry, read_numbers
 
-# A quote closes a string only where JSON could go on after it, so `"5" screen"` and 'the man's hat' stay whole.
-_CLOSES = r"(?:\s*+(?:[,:}\]\[{]|\Z)|\s++[\"'])"
-_STRINGS = "|".join(rf"{q}(?:[^{q}\\\n]++|\\[^\n]?|{q}(?!{_CLOSES}))*+{q}?" for q in "\"'")
-_COMMON = r"""
-    (?P<open>[\[{][\[{\s]*+)
-  | (?P<close>[\]}][\]},\s]*+)
-  | (?P<paren>\()
-  | (?P<special><\|(?:object_ref_(?:start|end)|box_(?:start|end)|/?ref|/?det)\|>|</?(?:ref|box)>)
-"""
-_INNER = re.compile(rf"(?P<string>{_STRINGS})(?P<key>\s*+:)?|(?P<bare>\b[A-Za-z_]\w*+(?=\s*+:))|{_COMMON}", re.X)
-_OUTER = re.compile(rf"(?P<yxyx>(?<![A-Za-z_])box_2d[\"']?\s*+:\s*+(?=\[))|{_COMMON}", re.X)
-_EMPTY_RUN = re.compile(r"(?:\[\s*+\][\s,]*+)++")
-_LEAF = re.compile(r"[^\[\]{}()\"'<]*+")
-_ANY_LEAF = re.compile(r"[^\[\]{}]*+")
-_SCALAR = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?|true|false|null|None)\s*+(?=[,}\]])")
-_REF_BODY = re.compile(
-    r"([^<]*+(?:<(?!\||/|ref>|box>)[^<]*+)*+)(<\|(?:object_ref_end|box_start|/ref|det)\|>|</ref>|<box>)?"
-)
-_ELEMENT = re.compile(r"\(([^()\[\]{}<\n]*+)(\)?)")
-_NEXT_ELEMENT = re.compile(r"\s*+,\s*+(?=\()")
-_REST = re.compile(r"[\s,]*+\Z")
-_CUT_NUMBERS = re.compile(r"[\s0-9.,+\-eE]*+\Z")
-_PLAIN = re.compile(
-    r"^[ \t]*+((?:[-+]?[0-9.]++[ \t]*+,[ \t]*+){3}[-+]?[0-9.]++)(?:[ \t]++([^\n\d,]{1,60}?))?[ \t]*+$", re.MULTILINE
-)
-_N = r"-?[0-9]{1,6}(?:\.[0-9]{1,12})?"
-_ENTRY = re.compile(
-    rf"\{{\s*+([\"'])bbox_2d\1\s*+:\s*+\[\s*+({_N})\s*+,\s*+({_N})\s*+,\s*+({_N})\s*+,\s*+({_N})\s*+\]"
-    r"(?:\s*+,\s*+([\"'])label\6\s*+:\s*+(?:\"([^\"\\\n]*+)\"|'([^'\\\n]*+)'))?\s*+\}"
-)
-"""The commonest entry, read at once instead of token by token."""
-_HAS_DIGIT = re.compile(r"[0-9]")
-
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("bbox_2d", "bbox", "box", "boxes", "bboxes", "bboxes_2d", "bounding_box", "box_xyxy"), "box"),
-    **dict.fromkeys(("point_2d", "point", "points", "points_2d"), "point"),
-    **dict.fromkeys(("coordinates", "coordinate", "coords"), "any"),
-    "box_2d": "yxyx",
-}
-_LABEL_RANK = {
-    **dict.fromkeys(("label", "labels"), 0),
-    **dict.fromkeys(("category", "category_name", "class", "class_name"), 1),
-    **dict.fromkeys(("name", "names", "name_en", "object", "object_name"), 2),
-    **dict.fromkeys(("name_zh", "phrase", "description", "text_content"), 3),
-}
-_KEY_AT_END = re.compile(r"[\"']\s*+([A-Za-z_]\w*+)\Z")
-_MAX_LABEL = 200
 MAX_ENTRIES = 4096
 """Reading stops there: no image holds as many, and matching them would take longer than reading them."""
 MAX_CHARS = 1 << 18
@@ -93,18 +46,6 @@ class _Object:
     """How many entries the scan had found when it opened."""
 
 
-def _decode(raw: str) -> str | None:
-    """A JSON or Python string literal to text; lone surrogates become U+FFFD, so that it can always be written."""
-    body = raw[1:-1]
-    if "\\" in body:
-        try:
-            body = str(json.loads(f'"{body}"' if raw[0] == '"' else '"' + body.replace("\\'", "'") + '"'))
-        except ValueError:
-            body = body.replace("\\" + raw[0], raw[0])
-        body = body.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return body.strip() or None
-
-
 class Scanner:
     """Scan ``text[start:end]``; afterwards ``entries`` are in order of position and ``open`` tells that it was cut.
 
@@ -131,7 +72,7 @@ class Scanner:
         """Do the scan."""
         text, end, stack = self.text, self.end, self._stack
         while len(self.entries) <= MAX_ENTRIES:
-            found = (_INNER if len(stack) > 1 else _OUTER).search(text, self._pos, end)
+            found = (tokens.INNER if len(stack) > 1 else tokens.OUTER).search(text, self._pos, end)
             if found is None:
                 break
             self._pos = found.end()
@@ -181,12 +122,12 @@ class Scanner:
             top.awaiting = False
             top.arrays += lists
             brace = found.start() + len(run) - 1
-            if self.quick and not named and (whole := _ENTRY.match(self.text, brace, self.end)):
+            if self.quick and not named and (whole := tokens.ENTRY.match(self.text, brace, self.end)):
                 self._on_entry(whole)
                 return
             self._stack.append(_Object(brace, value=value, named=named, before=len(self.entries)))
             return
-        if run == "[" and (empties := _EMPTY_RUN.match(self.text, found.start(), self.end)):
+        if run == "[" and (empties := tokens.EMPTY_RUN.match(self.text, found.start(), self.end)):
             if top.awaiting and top.kind is not None:
                 self._add(make_entry(Numbers((), 0, None), top.key_at, empties.end(), None, top.kind))
             top.awaiting = False
@@ -206,13 +147,13 @@ class Scanner:
     def _on_list(self, start: int, lists: int) -> None:
         """The innermost ``[`` of a run, at ``start``: numbers up to its ``]`` are an entry."""
         text, end, top = self.text, self.end, self._stack[-1]
-        leaf = _LEAF.match(text, self._pos, end)
+        leaf = tokens.LEAF.match(text, self._pos, end)
         assert leaf is not None
         stop = leaf.end()
         after = text[stop] if stop < end else ""
         keyed = top.kind if top.awaiting or top.arrays else None
         if keyed is not None and after in ('"', "'", "<"):  # strings or rubbish where numbers belong
-            quoted = _ANY_LEAF.match(text, self._pos, end)
+            quoted = tokens.ANY_LEAF.match(text, self._pos, end)
             if quoted is not None and quoted.end() < end and text[quoted.end()] == "]":
                 leaf, stop, after = quoted, quoted.end(), "]"
         content = leaf.group()
@@ -222,11 +163,11 @@ class Scanner:
             self._on_leaf(content, start, stop + 1, keyed)
             top.awaiting = False
             return
-        digits = _HAS_DIGIT.search(content) is not None
+        digits = tokens.HAS_DIGIT.search(content) is not None
         if after == "":
             top.arrays += lists
             top.awaiting = False
-            if keyed is not None or (digits and _CUT_NUMBERS.match(content)):
+            if keyed is not None or (digits and tokens.CUT_NUMBERS.match(content)):
                 self._add(Entry(top.key_at if keyed else start, end, self._ref, "truncated"))
         elif digits and after not in "[{(" and (keyed is not None or self._group is not None):
             top.arrays += lists - 1
@@ -291,7 +232,8 @@ class Scanner:
     def _on_key(self, raw: str, at: int) -> None:
         quote = raw[0] if raw[0] in "\"'" else ""
         name = raw[1:-1] if quote else raw
-        if quote and len(name) > 24 and (tail := _KEY_AT_END.search(name, len(name) - 24)):
+        tail = tokens.KEY_AT_END.search(name, max(0, len(name) - 24)) if quote else None
+        if tail is not None and (tail[1] in tokens.KINDS or tail[1] in tokens.LABEL_RANK):
             # `"label": "cat}, {"bbox_2d":`: a quote was forgotten and the string ran into the next key.
             if "{" in name and len(self._stack) > 1:
                 self._close_object(at)
@@ -301,11 +243,11 @@ class Scanner:
         if top.awaiting and top.kind is not None:
             self._add(Entry(top.key_at, at, None, "numbers", top.kind))
         name = name.strip().lower()
-        top.kind, top.rank = _KINDS.get(name), _LABEL_RANK.get(name)
+        top.kind, top.rank = tokens.KINDS.get(name), tokens.LABEL_RANK.get(name)
         if top.named:
             top.kind, top.rank = None, 0 if name in ("en", "label", "name") else 1
         top.awaiting, top.seen, top.arrays, top.key_at = True, True, 0, at
-        if top.kind is None and (scalar := _SCALAR.match(self.text, self._pos, self.end)):
+        if top.kind is None and (scalar := tokens.SCALAR.match(self.text, self._pos, self.end)):
             top.awaiting = False
             if scalar[1][0] in "-0123456789":
                 self._set_label(top, scalar[1])
@@ -317,7 +259,7 @@ class Scanner:
         elif top.awaiting and top.kind is not None:
             self._add(Entry(top.key_at, found.end(), None, "yxyx" if top.kind == "yxyx" else "non_numeric", top.kind))
         elif top.awaiting or top.arrays:
-            self._set_label(top, _decode(raw))
+            self._set_label(top, tokens.decode_string(raw))
         top.awaiting = False
 
     @staticmethod
@@ -338,7 +280,7 @@ class Scanner:
         lone: tuple[Numbers, int, int] | None = None
         pos, chained = start, False
         while True:
-            element = _ELEMENT.match(text, pos, end)
+            element = tokens.ELEMENT.match(text, pos, end)
             assert element is not None
             if len(self.entries) > MAX_ENTRIES:
                 return
@@ -353,19 +295,19 @@ class Scanner:
                 self._add(make_entry(numbers, at, pos, label, keyed or "any"))
             else:
                 lone = (numbers, at, pos)
-            joint = _NEXT_ELEMENT.match(text, pos, end)
+            joint = tokens.NEXT_ELEMENT.match(text, pos, end)
             if joint is None:
                 break
             pos, chained = joint.end(), True
         top.awaiting = False
         grouped = self._group is not None
-        if not element[2] and self._pos == end and _CUT_NUMBERS.match(text, pos + 1, end):
+        if not element[2] and self._pos == end and tokens.CUT_NUMBERS.match(text, pos + 1, end):
             if chained or grouped or self.cut or element[1].strip():
                 self._add(Entry(lone[1] if lone else pos, end, label, "truncated"))
                 self.open = True
         elif lone is not None:
             numbers, at, pos = lone
-            rest = _REST.match(text, pos, end)
+            rest = tokens.REST.match(text, pos, end)
             if numbers.values and rest and (grouped or self.cut or "," in rest.group()):
                 self._add(Entry(at, end, label, "truncated"))  # half a box, or a point: nobody can tell
                 self.open = True
@@ -387,7 +329,7 @@ class Scanner:
 
     def _phrase(self, start: int) -> str | None:
         """The words before a chain without special tokens, or the label of the chain before when there are none."""
-        piece = self.text[max(self._label_from, start - _MAX_LABEL) : start].rpartition("\n")[2].strip(" \t\r,;:")
+        piece = self.text[max(self._label_from, start - tokens.MAX_LABEL) : start].rpartition("\n")[2].strip(" \t\r,;:")
         return piece or self._label
 
     # --- special tokens --------------------------------------------------------------------------------------------
@@ -396,9 +338,9 @@ class Scanner:
         token = found.group().strip("<|>")
         if token in ("object_ref_start", "ref"):
             self.refs += 1
-            body = _REF_BODY.match(self.text, found.end(), self.end)
+            body = tokens.REF_BODY.match(self.text, found.end(), self.end)
             if body is not None and body[2]:
-                self._ref = body[1].strip() or None
+                self._ref, self._label = body[1].strip() or None, None
                 self._pos = body.start(2)
         elif token in ("box_start", "box", "det"):
             self._close_group(found.start())
@@ -418,7 +360,11 @@ class Scanner:
         if self._group is not None:
             self.open = True
             self._close_group(self.end, "truncated")
-        if len(self._stack) > 1 or self._stack[0].arrays:
+        if (
+            len(self._stack) > 1
+            or self._stack[0].arrays
+            or tokens.PARTIAL.search(self.text, max(self.start, self.end - 24), self.end)
+        ):
             self.open = True
         while len(self._stack) > 1:
             self._close_object(self.end, "truncated")
@@ -432,7 +378,7 @@ class Scanner:
     def _plain_lines(self) -> None:
         """Lines of their own that read ``x1,y1,x2,y2`` or ``x1,y1,x2,y2 label``; numbers inside prose never count."""
         lines = self.text[self.start : self.end]
-        for found in _PLAIN.finditer(lines):
+        for found in tokens.PLAIN.finditer(lines):
             start, end = self.start + found.start(1), self.start + found.end()
             entry = make_entry(read_numbers(found[1]), start, end, found[2], "box")
             if self.cut and end == self.end:

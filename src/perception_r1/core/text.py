@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+_RULING = frozenset("-_=.*#~ ")
+
 
 def edit_distance(a: str, b: str) -> int:
     """Levenshtein distance in characters: insertions, deletions and substitutions, each 1.
@@ -61,8 +63,8 @@ def loop_share(text: str, *, max_period: int = 200, copies: int = 4, min_chars: 
     """Share of the characters that lie in a loop: a piece repeated at least ``copies`` times on end.
 
     Catches what word 20-grams miss: text without spaces and loops under 20 words. A loop covers at least ``min_chars``
-    characters and its period is at most ``max_period``; runs of blanks and of ruling characters (``-_=.*#~``) count as
-    layout, not as loops. 0.0 for an empty text.
+    characters and its period is at most ``max_period``; lines drawn with ``-_=.*#~`` are layout, not loops.
+    0.0 for an empty text.
 
     Example:
         >>> loop_share("the cat " * 8)
@@ -74,11 +76,12 @@ def loop_share(text: str, *, max_period: int = 200, copies: int = 4, min_chars: 
     if size < min_chars:
         return 0.0
     looping = np.zeros(size, dtype=bool)
-    for period in range(1, min(max_period, size // copies) + 1):
+    for period in range(1, min(max_period, (size + 1) // copies) + 1):
         same = codes[period:] == codes[:-period]
         edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
         for first, last in zip(edges[::2], edges[1::2], strict=True):
             span = last - first + period
-            if span >= max(copies * period, min_chars) and not (period == 1 and squeezed[first] in "-_=.*#~ "):
+            # One less than the copies: the blank after the last one may have been squeezed away.
+            if span >= max(copies * period - 1, min_chars) and not set(squeezed[first : first + period]) <= _RULING:
                 looping[first : first + span] = True
     return float(looping.mean())
