@@ -51,6 +51,12 @@ def test_a_line_in_a_line_out(tmp_path, score):
     assert second["record"]["reason"]
 
 
+def test_half_a_surrogate_pair_survives(score):
+    run = score("-", stdin=json.dumps({**GOOD, "response": "\ud800 ä"}))
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["response"] == "\ud800 ä"
+
+
 def test_stdin_and_presets(score):
     robust, paper = (score("-", "--preset", p, stdin=json.dumps(GOOD)) for p in ("robust", "paper"))
     records = [json.loads(run.stdout)["record"] for run in (robust, paper)]

@@ -22,12 +22,12 @@ def score(
     original image and, where the family answers in pixels of the resized image, "model_width" and "model_height". It
     comes out with "record" added: reward, components, status, reason.
     """
-    import json
     import sys
     from pathlib import Path
 
     from perception_r1.data.files import existing_file
     from perception_r1.errors import DataError
+    from perception_r1.evaluate.results import json_line
     from perception_r1.tasks import make_task
 
     scorer = make_task(task, family=family, reward=preset, thinking=thinking)
@@ -40,7 +40,7 @@ def score(
                 continue
             row, sample, completion = _read(raw, name, line, task)
             row["record"] = scorer.score(sample, completion).to_dict()
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_line(row))
             sys.stdout.flush()  # so that a pipe that feeds lines one by one gets answers one by one
             n_rows += 1
     if not n_rows:

@@ -102,7 +102,17 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """All rows at once; a reader sees the old file or the whole new one."""
     with atomic_write(path) as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(json_line(row))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of JSON. Readable UTF-8; escaped where the text is none (half a surrogate pair in a model's answer)."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(row)
+    return text + "\n"
 
 
 def read_json_file(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from perception_r1.evaluate.results import (
     METRICS,
     SAMPLES,
     SETTINGS,
+    json_line,
     read_json_file,
     read_lines,
     result_row,
@@ -88,7 +88,7 @@ def evaluate(
         for sample, completion in _ask(task, samples, answers, skip=set(done)):
             record = task.score(sample, completion)
             records[sample.id] = completion, record
-            stream.write(json.dumps(result_row(sample, completion, record), ensure_ascii=False) + "\n")
+            stream.write(json_line(result_row(sample, completion, record)))
             stream.flush()  # what a kill leaves is whole lines and at most one part
             advance()
     seconds = time.monotonic() - start if len(done) < len(samples) else 0.0

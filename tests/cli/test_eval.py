@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from perception_r1.cli import main
+from perception_r1.data.rows import write_jsonl
+from perception_r1.models.tiny import build_tiny
+from perception_r1.tasks import make_task
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A tiny model's folder, rows of six real scenes, and the gold answers to them."""
+    pytest.importorskip("sklearn")
+    from perception_r1.data.digits import make_scenes
+
+    folder = tmp_path_factory.mktemp("eval")
+    model, processor = build_tiny("qwen3_vl")
+    model.save_pretrained(folder / "tiny")
+    processor.save_pretrained(folder / "tiny")
+    samples = make_scenes("detection", 6, seed=0, split="heldout", out_dir=folder / "images")
+    write_jsonl(folder / "rows.jsonl", samples)
+    task = make_task("detection", family="qwen3_vl")
+    lines = [json.dumps({"id": sample.id, "response": task.gold(sample)}) for sample in samples]
+    (folder / "gold.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def pr1(capsys):
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            main(["eval", *map(str, args)])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_a_model_from_its_folder(files, pr1, tmp_path):
+    options = ("--task", "detection", "--data", files / "rows.jsonl", "--out", tmp_path / "out", "--quiet")
+    code, out, err = pr1("--model", files / "tiny", *options, "--max-new-tokens", 8, "--batch-size", 3, "--json")
+    assert code == 0, err
+    metrics = json.loads(out)
+    assert metrics["n"] == 6
+    assert metrics["model"] == "tiny"
+    assert metrics["metrics"]["f1@0.5"]["value"] == 0.0  # an untrained model of 8 tokens
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["family"] == "qwen3_vl"  # read from the model's own configuration
+    assert len((tmp_path / "out" / "samples.jsonl").read_text().splitlines()) == 6
+
+
+def test_replay_of_gold_answers(files, pr1, tmp_path):
+    code, out, err = pr1(
+        "--backend", "replay", "--responses", files / "gold.jsonl", "--task", "detection", "--family", "qwen3_vl",
+        "--data", files / "rows.jsonl", "--out", tmp_path / "out", "--limit", 4,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "4 of 4 samples scored" in out
+    assert "f1@0.5" in out
+    assert "← primary" in out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["metrics"]["f1@0.5"]["value"] == 1.0
+    if "AP" in metrics["metrics"]:  # hotcoco is an extra
+        assert metrics["metrics"]["AP50"]["value"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "say which task"),
+        (("--task", "detection"), "say which model"),
+        (("--task", "detection", "--backend", "replay"), "--responses FILE.jsonl"),
+        (("--task", "detection", "--backend", "tpu"), "expected transformers or replay"),
+        (("--task", "detection", "--model", "{0}/images"), "has no config.json"),
+        (("--task", "detection", "--model", "{0}/tiny"), "say what to evaluate on"),
+        (("--task", "detection", "--model", "{0}/tiny", "--data", "{0}/none.jsonl"), "no such data file"),
+    ],
+)
+def test_bad_input_is_one_line(files, pr1, args, message):
+    code, out, err = pr1(*(arg.format(files) for arg in args))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
