@@ -69,6 +69,27 @@ def test_replay_of_gold_answers(files, pr1, tmp_path):
         assert metrics["metrics"]["AP50"]["value"] == pytest.approx(1.0)
 
 
+def test_a_recipe_says_the_rest(files, pr1, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: mine\ntask: detection\nmodel: {files / 'tiny'}\n"
+        "reward: {preset: paper, components: {f1: 1.0}, clamp: [0, 1]}\n"
+        f"data: {{eval: [{{source: jsonl, path: {files / 'rows.jsonl'}, count: 4}}]}}\n"
+        "eval: {max_new_tokens: 8}\nimage: {max_pixels: 4096}\n"
+    )
+    gold = ("--backend", "replay", "--responses", files / "gold.jsonl")
+    code, out, err = pr1(recipe, *gold, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    metrics = json.loads(out)
+    assert metrics["n"] == 4
+    assert metrics["metrics"]["reward"]["value"] == 1.0  # F1 alone, clamped at 1: the recipe's reward, not a preset's
+    row = json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])
+    assert row["model_size"] == [64, 64]
+    code, out, err = pr1(recipe, *gold, "--out", tmp_path / "robust", "--json", "--preset", "robust")
+    assert code == 0, err
+    assert json.loads((tmp_path / "robust" / "settings.json").read_text())["preset"] == "robust"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

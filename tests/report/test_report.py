@@ -183,6 +183,18 @@ def test_one_evaluation_alone(tmp_path, run_folder):
     assert 'value="wrong"' in html
 
 
+def test_no_difference_is_not_painted_as_one(tmp_path, run_folder):
+    from perception_r1.report import write_report
+
+    for name in ("first", "second"):
+        shutil.copytree(run_folder / "eval" / "sft", tmp_path / name)
+    html = write_report([tmp_path], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No clear change: second took count accuracy" in html
+    assert 'class="gain "' in html
+    assert 'class="better"' not in html
+    assert 'class="worse"' not in html
+
+
 def test_command(tmp_path, run_folder, capsys):
     from perception_r1.cli import main
 

@@ -9,6 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from perception_r1.config import Recipe
+    from perception_r1.families import Family
+    from perception_r1.tasks import Task
     from perception_r1.types import Sample
 
 
@@ -34,8 +36,13 @@ def eval_command(
     responses: Annotated[
         Path | None, typer.Option("--responses", help="Saved answers (id, response): JSON lines, for replay.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", "-p", help="Reward preset of the records.")] = "robust",
-    prompt: Annotated[str, typer.Option("--prompt", help="paper, or released (PR1's evaluation code).")] = "paper",
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="Reward preset of the records.", show_default="robust")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", help="paper, or released (PR1's evaluation code).", show_default="paper"),
+    ] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Ask for <think> and <answer> blocks.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, show_default="1024")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="16")] = None,
@@ -58,13 +65,13 @@ def eval_command(
     """
     import json
 
-    from typing import cast
-
     from perception_r1.errors import UserError
     from perception_r1.evaluate.run import evaluate
-    from perception_r1.prompts import PromptPreset
-    from perception_r1.tasks import make_task
 
+    if backend not in ("transformers", "replay"):
+        raise UserError(f"--backend {backend}: expected transformers or replay")
+    if backend == "replay" and responses is None:
+        raise UserError("--backend replay needs the saved answers: --responses FILE.jsonl")
     settings = None
     if recipe is not None:
         from perception_r1.config import load_recipe
@@ -75,30 +82,12 @@ def eval_command(
         raise UserError("say which task: --task grounding|counting|detection|ocr (or give a recipe)")
     if settings and settings.task != task_name:
         raise UserError(f"--task {task_name}: the recipe's task is {settings.task}")
-    if backend not in ("transformers", "replay"):
-        raise UserError(f"--backend {backend}: expected transformers or replay")
-    if backend == "replay" and responses is None:
-        raise UserError("--backend replay needs the saved answers: --responses FILE.jsonl")
     name = model or (settings.model if settings else None)
     if backend == "transformers" and name is None:
         raise UserError("say which model: --model FOLDER_OR_ID (or --backend replay --responses FILE)")
 
-    family_like: Any = family or (settings.family if settings else None)
-    if family_like is None:
-        if name is None:
-            raise UserError("saved answers do not say which model wrote them: give --family")
-        from perception_r1.models.load import detect_family
-
-        family_like = detect_family(name)
-    reward: Any = settings.reward.preset if settings else preset
-    scorer = make_task(
-        task_name,
-        family=family_like,
-        reward=reward,
-        thinking=thinking or bool(settings and settings.thinking),
-        prompt=cast("PromptPreset", settings.prompt if settings and prompt == "paper" else prompt),
-    )
-    samples = _limited(_samples(data, images, task_name, settings), limit, seed)
+    scorer = _task(task_name, _family(family, settings, name), settings, preset, prompt, thinking)
+    samples = _limited(_samples(data, images, scorer, settings), limit, seed)
     shown_name = Path(name).name if name and Path(name).exists() else name or Path(str(responses)).stem
     folder = out or Path("runs") / f"eval-{task_name}-{shown_name.replace('/', '--')}"
     answers: Any
@@ -143,21 +132,55 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _samples(data: Path | None, images: Path | None, task: str, recipe: Recipe | None) -> list[Sample]:
-    from perception_r1.data.files import existing_file
+def _family(family: str | None, recipe: Recipe | None, model: str | None) -> Any:
+    """As told, or the recipe's, or that of the model's own configuration."""
+    from perception_r1.errors import UserError
+    from perception_r1.families import get_family
+
+    like = family or (recipe.family if recipe else None)
+    if like is not None:
+        return get_family(like)
+    if model is None:
+        raise UserError("saved answers do not say which model wrote them: give --family")
+    from perception_r1.models.load import detect_family
+
+    return detect_family(model)
+
+
+def _task(
+    name: str, family: Family, recipe: Recipe | None, preset: str | None, prompt: str | None, thinking: bool
+) -> Task:
+    """The task; options win over the recipe, whose reward is taken whole (weights, matching, own function)."""
+    from typing import cast
+
+    from perception_r1.tasks import make_task
+
+    if recipe is not None:
+        from perception_r1.train.setup import recipe_task
+
+        changes: dict[str, Any] = {"thinking": thinking or recipe.thinking}
+        if prompt is not None:
+            changes["prompt"] = prompt
+        if preset is not None:
+            changes["reward"] = type(recipe.reward)(preset=cast("Any", preset))
+        return recipe_task(recipe.model_copy(update=changes), family)
+    return make_task(
+        name, family=family, reward=preset or "robust", thinking=thinking, prompt=cast("Any", prompt or "paper")
+    )
+
+
+def _samples(data: Path | None, images: Path | None, task: Task, recipe: Recipe | None) -> list[Sample]:
+    """Rows of ``--data``, or of the recipe's ``data.eval`` (mixed by count or share, as in training)."""
     from perception_r1.data.rows import read_jsonl
     from perception_r1.errors import UserError
 
     if data is not None:
-        return read_jsonl(existing_file(data), task, images=images)
+        return read_jsonl(data, task.name, images=images)
     if recipe is None or not recipe.data.eval:
         raise UserError("say what to evaluate on: --data FILE.jsonl (or a recipe with data.eval)")
-    from perception_r1.data.sources import load_source
+    from perception_r1.train.setup import recipe_samples
 
-    samples: list[Sample] = []
-    for source in recipe.data.eval:
-        samples += load_source(source.model_dump(), task=task, base_dir=recipe.base_dir)
-    return samples
+    return recipe_samples(recipe, recipe.data.eval, task.family)
 
 
 def _limited(samples: list[Sample], limit: int | None, seed: int) -> list[Sample]:

@@ -189,14 +189,16 @@ def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
 def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
     """Why answers gave nothing usable, most frequent first: status and reason with their counts."""
     counts: Counter[str] = Counter()
-    for _, record in scored:
+    for sample, record in scored:
         if record.reward is None:
             counts[f"not scored: {record.reason}" if record.reason else "not scored"] += 1
         elif record.status == "malformed":
             counts["malformed"] += 1
         elif record.status == "truncated":
             counts[
-                "cut at the limit (what came before is kept)" if record.n_valid or record.answer else "cut at the limit"
+                "cut at the limit (what came before is kept)"
+                if record.n_valid or (sample.task == "ocr" and record.answer)
+                else "cut at the limit"
             ] += 1
         elif record.n_pred and not record.n_valid:
             counts["no usable entry"] += 1

@@ -155,7 +155,8 @@ def _result(evaluations: Sequence[Evaluation], unit: str, seed: int) -> dict[str
             "interval": words.span(primary, row["entry"]),
             "gain": words.signed(primary, row["difference"]["value"]) if row["difference"] else "",
             "gain_interval": words.span(primary, row["difference"], sign=True) if row["difference"] else "",
-            "clear": bool(row["difference"]) and words.is_clear(row["difference"]),
+            # Not "clear": in a template that is the method of a dict.
+            "sure": bool(row["difference"]) and words.is_clear(row["difference"]),
         }
         for row in rows
     ]

@@ -62,7 +62,8 @@ def line_chart(
     if not series:
         return None
     every_y = [v for line in series for key in ("y", "low", "high") for v in line.get(key, ())]
-    ticks = nice_ticks(min([*every_y, 0.0] if zero else every_y), max(every_y))
+    low, high = min([*every_y, 0.0] if zero else every_y), max(every_y)
+    ticks = nice_ticks(low, high) if high > low or low != 0 else [0.0, 1.0]
     if percent:
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     every_x: list[float] = [v for line in series for v in line["x"]]
@@ -93,7 +94,7 @@ def line_chart(
             "name": line["name"], "colour": line["colour"], "raw": raw if smoothed else "", "path": _path(points),
             "band": band, "dots": points if dots else [], "last": _short(line["y"][-1], percent),
         })  # fmt: skip
-    steps = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high and (not dots or tick % 1 == 0)]
+    steps = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high and tick % 1 == 0]
     if dots:
         steps = sorted(set(every_x))
     return {
@@ -118,8 +119,9 @@ def dot_chart(rows: Sequence[dict[str, Any]], *, percent: bool) -> dict[str, Any
     width, row_height, top = 720, 54, 14
     left, right = 16, width - 16
     top_value = max(row.get("high", row["value"]) for row in rows)
-    ticks = nice_ticks(0.0, max(top_value, 1e-6))
-    if percent and top_value > 0.5:
+    # Nothing right at all: an axis of the usual length says so better than one of a millionth.
+    ticks = nice_ticks(0.0, top_value if top_value > 0 else 1.0)
+    if percent and not 0 < top_value <= 0.5:
         ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     bottom = top + row_height * len(rows)
 
