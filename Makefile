@@ -16,7 +16,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 
 BIN  := $(VENV)/bin
-PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# --no-compile: byte code is written for what is imported, when it is: a third of the time of compiling everything.
+PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+INSTALL := $(PIP) install --no-compile --prefer-binary
 # pytest runs several processes: threads of torch and tokenizers on top of them only get in the way.
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
@@ -35,15 +37,15 @@ $(BIN)/python:
 
 # What the product needs to train, evaluate and report.
 $(VENV)/.stamp-run: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "setup: installing torch and the pinned packages (about a minute) ..."
-	@$(PIP) install --prefer-binary $(TORCH_PIP) "$(TORCH)"
-	@$(PIP) install --prefer-binary -c constraints.txt -e ".[train,eval,report]"
+	@echo "setup: installing torch and the pinned packages (about a minute; more where torch is a CUDA build) ..."
+	@$(INSTALL) $(TORCH_PIP) "$(TORCH)"
+	@$(INSTALL) -c constraints.txt -e ".[train,eval,report]"
 	@touch $@
 
 # ... and what the tests and the linters need on top.
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	@echo "setup: installing the tools of the tests ..."
-	@$(PIP) install --prefer-binary -c constraints.txt -e ".[train,eval,judge,report,dev]"
+	@$(INSTALL) -c constraints.txt -e ".[train,eval,judge,report,dev]"
 	@touch $@
 
 setup venv: $(VENV)/.stamp-dev
