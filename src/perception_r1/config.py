@@ -1,8 +1,8 @@
 """The recipe: one YAML file that says what to train on what, and how.
 
 The ``grpo``, ``sft`` and ``lora`` tables are passed through unchanged to TRL's ``GRPOConfig`` and ``SFTConfig`` and to
-PEFT's ``LoraConfig``; nothing of theirs is mirrored here. Every other key is declared below and unknown ones are refused.
-This module imports no ML library.
+PEFT's ``LoraConfig``; nothing of theirs is mirrored here. Every other key is declared below and unknown ones are
+refused. This module imports no ML library.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The vocabulary of the system: read this file first.
 
 A ``Sample`` is asked as a ``Prompt``; a policy answers with a ``Completion``; the parser reads it into ``Parsed``
-(objects in the model's own coordinate frame); coordinates are converted to original-image pixels; predictions are paired
-with the ``Target`` once (``Match``); components of the reward are computed from the pairs (``RewardRecord``).
+(objects in the model's own coordinate frame); coordinates are converted to original-image pixels; predictions are
+paired with the ``Target`` once (``Match``); components of the reward are computed from the pairs (``RewardRecord``).
 
 All coordinates outside ``Parsed`` are pixels of the original image (after EXIF rotation), x to the right, y down,
 boxes as (x1, y1, x2, y2). Sizes are (width, height).

@@ -39,7 +39,12 @@ def test_group_advantages_equal_trl(rewards: list[float]) -> None:
 def test_rollouts_are_saved_with_their_records(tmp_path: Path) -> None:
     write = RolloutWriter(tmp_path / "rollouts", group_size=2)
     samples = [sample("a"), sample("a"), sample("b"), sample("b")]
-    records = [RewardRecord(1.0, {"count": 1.0}, reason="all found"), RewardRecord(0.0), RewardRecord(None), RewardRecord(0.5)]
+    records = [
+        RewardRecord(1.0, {"count": 1.0}, reason="all found"),
+        RewardRecord(0.0),
+        RewardRecord(None),
+        RewardRecord(0.5),
+    ]
     write(3, samples, [Completion("[]", "stop")] * 4, records)
     table = pyarrow.parquet.read_table(tmp_path / "rollouts" / "step-000003.parquet").to_pylist()
     assert [row["group"] for row in table] == [0, 0, 1, 1]

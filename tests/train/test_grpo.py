@@ -60,7 +60,9 @@ def test_the_policy_never_writes_an_image_token(recipe_file: Path, tmp_path: Pat
         show_progress=False,
     )
     texts = [
-        row["completion"] for file in (out / "rollouts").iterdir() for row in pyarrow.parquet.read_table(file).to_pylist()
+        row["completion"]
+        for file in (out / "rollouts").iterdir()
+        for row in pyarrow.parquet.read_table(file).to_pylist()
     ]
     assert len(texts) == 256
     assert not any(token in text for text in texts for token in ("<|image_pad|>", "<|vision_start|>", "<|video_pad|>"))
@@ -100,10 +102,9 @@ def test_a_killed_run_resumes_to_the_same_result(stage: str, recipe_file: Path, 
     if stage == "train":
         assert logged(killed, "reward") == pytest.approx(logged(whole, "reward"), abs=1e-6)
         for file in sorted((whole / "rollouts").iterdir()):
-            assert (
-                pyarrow.parquet.read_table(killed / "rollouts" / file.name, columns=["id", "completion", "reward"])
-                == pyarrow.parquet.read_table(file, columns=["id", "completion", "reward"])
-            )
+            assert pyarrow.parquet.read_table(
+                killed / "rollouts" / file.name, columns=["id", "completion", "reward"]
+            ) == pyarrow.parquet.read_table(file, columns=["id", "completion", "reward"])
     assert run(recipe, whole, resume=True, show_progress=False) == whole / "model"  # finished: nothing to do
 
 

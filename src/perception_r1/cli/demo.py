@@ -33,7 +33,9 @@ def demo(
     ] = False,
     override: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a value of the demo's recipe, e.g. --set grpo.max_steps=20.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set", help="Change a value of the demo's recipe, e.g. --set grpo.max_steps=20.", metavar="KEY=VALUE"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

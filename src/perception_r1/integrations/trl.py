@@ -1,8 +1,8 @@
 """Rewards as TRL's ``GRPOTrainer`` calls them.
 
-One ``async def`` returns ``RewardRecord.reward``; the components go to TRL's ``log_metric``. TRL hands over text without
-special tokens, so the completion is decoded again from its ids with them kept, and an answer without an end token is
-known to be truncated.
+One ``async def`` returns ``RewardRecord.reward``; the components go to TRL's ``log_metric``. TRL hands over text
+without special tokens, so the completion is decoded again from its ids with them kept, and an answer without an end
+token is known to be truncated.
 """
 
 from __future__ import annotations

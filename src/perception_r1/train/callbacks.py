@@ -127,11 +127,14 @@ def _schema() -> Any:
     import pyarrow as pa
 
     text, real = pa.string(), pa.float64()
-    return pa.schema(
-        [("step", pa.int64()), ("group", pa.int64()), ("id", text), ("image", text), ("question", text)]
-        + [("completion", text), ("finish_reason", text), ("reward", real), ("advantage", real)]
-        + [("status", text), ("reason", text), ("record", text)]
-    )
+    columns = {
+        "step": pa.int64(),
+        "group": pa.int64(),
+        **dict.fromkeys(("id", "image", "question", "completion", "finish_reason"), text),
+        **dict.fromkeys(("reward", "advantage"), real),
+        **dict.fromkeys(("status", "reason", "record"), text),
+    }
+    return pa.schema(list(columns.items()))
 
 
 def _finite(value: Any) -> Any:

@@ -78,7 +78,12 @@ def _small_grpo(table: dict[str, Any]) -> dict[str, Any]:
 def _family_of_id(model: str) -> str:
     """The family by the model's name, so that a dry run needs no download."""
     name = model.lower().replace("-", "").replace("_", "").replace(".", "")
-    for part, family in (("qwen25vl", "qwen2_5_vl"), ("qwen2vl", "qwen2_vl"), ("qwen3vl", "qwen3_vl"), ("internvl", "internvl")):
+    for part, family in (
+        ("qwen25vl", "qwen2_5_vl"),
+        ("qwen2vl", "qwen2_vl"),
+        ("qwen3vl", "qwen3_vl"),
+        ("internvl", "internvl"),
+    ):
         if part in name:
             return family
     from perception_r1.models.load import detect_family

@@ -102,7 +102,7 @@ def ban_image_tokens(args: Any, ids: list[int]) -> None:
         return
     kwargs = dict(args.generation_kwargs or {})
     if args.use_vllm:
-        kwargs["logit_bias"] = {**{i: -100.0 for i in ids}, **kwargs.get("logit_bias", {})}
+        kwargs["logit_bias"] = {**dict.fromkeys(ids, -100.0), **kwargs.get("logit_bias", {})}
     else:
         kwargs["suppress_tokens"] = sorted({*ids, *kwargs.get("suppress_tokens", [])})
     args.generation_kwargs = kwargs
@@ -137,7 +137,7 @@ def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: fl
 
 
 def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
-    """Write the model ``base`` with ``adapter`` merged into its weights, from their files (however they were sharded)."""
+    """Write the model ``base`` with ``adapter`` merged into its weights, from files, however a run was sharded."""
     from peft import PeftModel
 
     model, _ = load_model(base)

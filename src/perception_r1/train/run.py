@@ -17,7 +17,9 @@ def run_sft(recipe: Recipe, out: Path, *, resume: bool = False, show_progress: b
     from perception_r1.train.sft import train_sft
 
     if recipe.sft is None:
-        raise RecipeError(f"{recipe.path or recipe.name}: no 'sft' table (pr1 sft needs one; an empty one will do: sft: {{}})")
+        raise RecipeError(
+            f"{recipe.path or recipe.name}: no 'sft' table (pr1 sft needs one; an empty one will do: sft: {{}})"
+        )
     return train_sft(recipe, out, resume=resume, show_progress=show_progress)
 
 
@@ -35,6 +37,4 @@ def run_grpo(recipe: Recipe, out: Path, *, resume: bool = False, show_progress: 
         return train_grpo(recipe, out, resume=resume, show_progress=show_progress)
     warm = run_sft(recipe, out / "sft", resume=resume and (out / "sft").is_dir(), show_progress=show_progress)
     grpo = out / "grpo"
-    return train_grpo(
-        recipe, grpo, model_path=warm, resume=resume and grpo.is_dir(), show_progress=show_progress
-    )
+    return train_grpo(recipe, grpo, model_path=warm, resume=resume and grpo.is_dir(), show_progress=show_progress)

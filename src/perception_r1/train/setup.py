@@ -81,7 +81,10 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
             close = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise RecipeError(f"{where}: field '{name}.{key}': {config_class.__name__} has no such setting{hint}")
-    for key, reason in {"output_dir": "--out names the run's folder", "remove_unused_columns": "rows need all columns"}.items():
+    for key, reason in {
+        "output_dir": "--out names the run's folder",
+        "remove_unused_columns": "rows need all columns",
+    }.items():
         if key in table:
             raise RecipeError(f"{where}: field '{name}.{key}': not to be set here ({reason})")
     gpu = torch.cuda.is_available()
@@ -167,7 +170,12 @@ def check_prompt_length(samples: Sequence[Sample], task: Task, processor: Any, m
 
     longest = max(samples, key=size)
     messages = [
-        {**turn, "content": [{**part, "image": model_image(longest)} if part["type"] == "image" else part for part in turn["content"]]}
+        {
+            **turn,
+            "content": [
+                {**part, "image": model_image(longest)} if part["type"] == "image" else part for part in turn["content"]
+            ],
+        }
         for turn in task.prompt(longest).messages()
     ]
     encoded = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
