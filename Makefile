@@ -29,14 +29,15 @@ ONE   := OMP_NUM_THREADS=1
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
-$(BIN)/python:
+# pip is the last thing that venv makes, so one that was interrupted is made again.
+$(BIN)/pip:
 	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or newer with its venv module was found (python3 is $$(python3 --version 2>/dev/null || echo missing))."; \
 	  echo "       Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11"; exit 2; fi
 	@echo "setup: $$($(PYTHON) --version) in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 
 # What the product needs to train, evaluate and report.
-$(VENV)/.stamp-run: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.stamp-run: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "setup: installing torch and the pinned packages (about a minute; more where torch is a CUDA build) ..."
 	@$(INSTALL) $(TORCH_PIP) "$(TORCH)"
 	@$(INSTALL) -c constraints.txt -e ".[train,eval,report]"
