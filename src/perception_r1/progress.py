@@ -108,7 +108,7 @@ class _Bar:
             console=Console(stderr=True),
         )
         self.task = self.bar.add_task(description, total=total, completed=done, note="", speed="")
-        self.shown = False
+        self.shown, self.note = False, ""
 
     def advance(self, n: int = 1, note: str = "") -> None:
         self.done += n
@@ -118,7 +118,8 @@ class _Bar:
             self.bar.start()
         rate = (self.done - self.before) / max(elapsed, 1e-9)
         speed = f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s each"
-        self.bar.update(self.task, advance=n, speed=speed, **({"note": note} if note else {}))
+        self.note = note or self.note
+        self.bar.update(self.task, advance=n, speed=speed, note=self.note)
 
     def close(self) -> None:
         if self.shown:

@@ -35,7 +35,7 @@ def load_model(
         model = AutoModelForImageTextToText.from_pretrained(str(path_or_id), dtype=dtype, **model_kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path_or_id}: cannot be loaded as a vision-language model: {_first_line(error)}") from None
-    processor = load_processor(path_or_id)
+    processor = load_processor(str(path_or_id))
     if device is not None:
         model = model.to(device)
     return model, processor

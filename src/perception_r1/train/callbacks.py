@@ -96,7 +96,8 @@ class RolloutWriter:
         for start in range(0, len(rows), size):
             group = rows[start : start + size]
             if len(group) == size and len({row["id"] for row in group}) == 1:  # else the group spans processes
-                for row, advantage in zip(group, group_advantages([row["reward"] for row in group]), strict=True):
+                rewards = [record.reward for record in records[start : start + size]]
+                for row, advantage in zip(group, group_advantages(rewards), strict=True):
                     row["advantage"] = advantage
         self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if self.rank == 0 else f"-rank{self.rank}"

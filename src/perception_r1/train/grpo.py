@@ -144,7 +144,7 @@ def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
     PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(merged)
 
 
-def _printer() -> type:
+def _printer() -> Any:
     from transformers.trainer_callback import PrinterCallback
 
     return PrinterCallback
