@@ -95,6 +95,14 @@ def test_every_bad_row_is_named(tmp_path: Path) -> None:
     assert "not ok: 5 to fix" in result.stdout
 
 
+def test_an_image_that_no_model_takes_is_a_bad_row(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, GOOD, {"image": "long.png", "boxes": [[0, 0, 100, 2]]})
+    Image.new("RGB", (1000, 3)).save(tmp_path / "long.png")
+    result = run(rows, "-f", "qwen3_vl")
+    assert result.exit_code == 1
+    assert "row '1': an image of 1000 × 3 pixels is too long" in result.stdout
+
+
 def test_a_recipe_is_checked_as_it_would_train(recipe: Path) -> None:
     report = found(recipe)
     assert report["ok"], report["findings"]

@@ -102,7 +102,7 @@ def of_data(
             raise UserError(f"{path}: which rows of it? add --task grounding, counting, detection or ocr")
         inputs = Inputs(make_task(task, family=family, reward=preset or "robust", thinking=thinking), [])
         samples = _load(_source_of(path, source, images, split), task, inputs)
-    inputs.samples = [prepare(sample, inputs.task.family) for sample in samples]
+    inputs.samples = _prepared(samples, inputs)
     return inputs
 
 
@@ -146,10 +146,18 @@ def _rows(recipe: Recipe, sources: Sequence[Source], inputs: Inputs, *, total: i
             raise
         # Training stops at a bad row anyway; so that the others are checked too, take whatever is good.
         drawn = [sample for samples, _, _ in parts for sample in samples]
-    return [
-        prepare(sample, inputs.task.family, min_pixels=recipe.image.min_pixels, max_pixels=recipe.image.max_pixels)
-        for sample in drawn
-    ]
+    return _prepared(drawn, inputs, min_pixels=recipe.image.min_pixels, max_pixels=recipe.image.max_pixels)
+
+
+def _prepared(samples: Sequence[Sample], inputs: Inputs, **limits: int | None) -> list[Sample]:
+    """Samples with the model's sizes; one whose image the model cannot take is a bad row."""
+    found = []
+    for sample in samples:
+        try:
+            found.append(prepare(sample, inputs.task.family, **limits))
+        except DataError as error:
+            inputs.bad.append(DataError(f"row {sample.id!r}: {error}"))
+    return found
 
 
 def _load(spec: SourceSpec, task: str, inputs: Inputs) -> list[Sample]:
