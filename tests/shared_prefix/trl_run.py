@@ -39,7 +39,7 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 def fsdp_on_the_cpu() -> None:
     """accelerate turns FSDP on the CPU into DDP without a word; put it right."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 
     original = AcceleratorState.__init__
@@ -48,7 +48,7 @@ def fsdp_on_the_cpu() -> None:
         original(self, *args, **kwargs)
         plugin = kwargs.get("fsdp_plugin")
         if self.distributed_type == DistributedType.MULTI_CPU and plugin is not None:
-            self.distributed_type = DistributedType.FSDP
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             self.fsdp_plugin = plugin
 
     AcceleratorState.__init__ = init  # type: ignore[method-assign]

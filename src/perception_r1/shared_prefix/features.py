@@ -168,23 +168,22 @@ def agree(flag: bool, device: torch.device) -> bool:
 
 
 def same_weights(one: Tower, other: Tower) -> bool:
-    """Whether two towers hold equal weights (of sharded ones every rank compares its shard, and all must agree)."""
-    ours, theirs = [[_local(p) for p in _weights(tower)] for tower in (one, other)]
-    equal = len(ours) == len(theirs) and all(
-        a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)
-    )
-    if is_sharded(one) or is_sharded(other):
-        return agree(equal, ours[0].device)
-    return equal
+    """Whether two towers hold equal weights.
+
+    A trainer shards its reference model when it is made and the policy when training starts, so either may be sharded.
+    Every rank goes through all parameters, since gathering one takes all ranks; and all must agree.
+    """
+    ours, theirs = _weights(one), _weights(other)
+    equal = len(ours) == len(theirs) and False not in [_equal(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return agree(equal, theirs[0].device) if is_sharded(one) or is_sharded(other) else equal
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, DTensor) != isinstance(b, DTensor):
+        a, b = (p.full_tensor() if isinstance(p, DTensor) else p for p in (a, b))
+    a, b = (p.to_local() if isinstance(p, DTensor) else getattr(p, "ds_tensor", p) for p in (a, b))
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _weights(tower: Tower) -> list[Tensor]:
     return [p for part in tower for p in part.parameters()]
-
-
-def _local(p: Any) -> Tensor:
-    """The part of a parameter that this process holds."""
-    if isinstance(p, DTensor):
-        p = p.to_local()
-    local: Tensor = getattr(p, "ds_tensor", p)
-    return local.detach()
