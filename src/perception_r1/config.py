@@ -90,7 +90,8 @@ class Recipe(BaseModel):
     """A whole recipe; ``load_recipe`` reads one from a file.
 
     ``family`` None is taken from the model's own configuration. ``warm_start: sft`` makes ``pr1 train`` run the ``sft``
-    table first and start GRPO from its result.
+    table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once; the
+    numbers are the same, only sooner.
     """
 
     model_config = _STRICT
@@ -109,6 +110,7 @@ class Recipe(BaseModel):
     grpo: dict[str, Any] | None = None
     lora: dict[str, Any] | None = None
     freeze_vision: bool = False
+    shared_prefix: bool = True
     eval: Eval = Eval()
     path: Path | None = Field(default=None, exclude=True)
 

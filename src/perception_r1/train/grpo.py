@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from perception_r1.config import Recipe
-from perception_r1.errors import RecipeError
+from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.load import load_model
 from perception_r1.train import run_folder, setup
@@ -71,8 +72,21 @@ def train_grpo(
         callbacks=[MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
     )
     trainer.remove_callback(_printer())
+    saved = share_prefixes(trainer) if recipe.shared_prefix else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if saved and show_progress and trainer.is_world_process_zero():
+        print(saved, file=sys.stderr)
     return finish(trainer, processor, out, start, began)
+
+
+def share_prefixes(trainer: Any) -> object:
+    """Forward each group's prompt once, where the model is one that this works for; what to print when training ends."""
+    from perception_r1 import shared_prefix
+
+    try:
+        return shared_prefix.enable(trainer.model, trainer.ref_model)
+    except ModelError as error:
+        return f"{error}: trained without"
 
 
 def check_enough_rows(n_rows: int, args: Any, recipe: Recipe) -> None:
