@@ -111,3 +111,9 @@ def test_scenes_grow_with_the_image(rng: np.random.Generator) -> None:
 def test_bad_arguments_are_named(task: str, options: dict, said: str, rng: np.random.Generator) -> None:
     with pytest.raises(DataError, match=said):
         scene(rng, task, **options)
+
+
+def test_other_ranges_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    few = make_scenes("counting", 2, seed=5, max_digits=1, out_dir=tmp_path)
+    many = make_scenes("counting", 2, seed=5, min_digits=4, out_dir=tmp_path)
+    assert not {s.image for s in few} & {s.image for s in many}

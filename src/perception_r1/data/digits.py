@@ -82,7 +82,7 @@ def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: i
     """Digits at random places without overlap: (coverage, x, y) each. Sizes shrink when the paper is full."""
     placed: list[Placed] = []
     for cls in classes:
-        scale = rng.uniform(0.17, 0.32)
+        scale = rng.uniform(0.20, 0.34)
         while True:
             ink = _ink(rng, split, cls, max(8, round(side * scale)))
             h, w = ink.shape
@@ -101,8 +101,8 @@ def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: i
 
 def _row(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[Placed]:
     """Digits in a row from left to right, as a person would write a number: (coverage, x, y) each."""
-    high = min(0.30, 0.90 / len(classes) - 0.02)
-    scale = rng.uniform(min(0.15, high), high)
+    high = min(0.34, 0.92 / len(classes) - 0.02)
+    scale = rng.uniform(min(0.16, high), high)
     inks = [_ink(rng, split, cls, max(8, round(side * scale * rng.uniform(0.92, 1.0)))) for cls in classes]
     spare = side - 2 - sum(ink.shape[1] for ink in inks)
     gap = min(int(rng.integers(_GAP, 7)), max(1, spare // max(1, len(inks))))
@@ -206,7 +206,7 @@ def make_scenes(
     rng = np.random.default_rng([seed, TASKS.index(task), int(split == "heldout"), min_digits, max_digits, size])
     samples = []
     for index in range(n):
-        name = f"{task}-{split}-s{seed}-{index:05d}"
+        name = f"{task}-{split}-{min_digits}to{max_digits}-{size}px-s{seed}-{index:05d}"
         image, sample = scene(rng, task, split=split, min_digits=min_digits, max_digits=max_digits, size=size, id=name)
         path = folder / f"{name}.png"
         image.save(path, compress_level=1)
