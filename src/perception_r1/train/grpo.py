@@ -80,7 +80,7 @@ def train_grpo(
 
 
 def share_prefixes(trainer: Any) -> object:
-    """Forward each group's prompt once, where the model is one that this works for; what to print when training ends."""
+    """Forward each group's prompt once where the model allows it; returns what to print when training ends."""
     from perception_r1 import shared_prefix
 
     try:
