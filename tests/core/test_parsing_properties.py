@@ -57,6 +57,8 @@ def answers(draw: st.DrawFn) -> str:
     if form == "points":
         return REF.format("x") + "".join("<|box_start|>({},{})<|box_end|>".format(*b[:2]) for b, _ in rows)
     if form == "internvl":
+        if draw(st.booleans()):
+            return f"<ref>{rows[0][1]}</ref><box>{[list(b) for b, _ in rows]}</box>"
         return "".join(f"<ref>{draw(PHRASE)}</ref><box>[{list(b)}]</box>" for b, _ in rows)
     if form == "lists":
         return json.dumps([b for b, _ in rows])

@@ -4,7 +4,7 @@
 never invent a box; time is linear in the length of the text, whatever it holds. An entry that cannot be used keeps its
 place with an ``issue`` (the codes are listed in ``core.entries``) and still counts as a prediction.
 
-Two fast paths read the well-formed answers of Qwen2-VL and of the JSON families with one pattern each; everything else
+Fast paths read the well-formed answers of Qwen2-VL, InternVL and the JSON families with a pattern each; everything else
 goes to the careful ``core.scanner``. A property test holds the two to exactly the same result.
 """
 
@@ -31,6 +31,8 @@ _FAST_QWEN = re.compile(
     r"(?:<\|object_ref_start\|>([^<]*+)<\|object_ref_end\|>)?<\|box_start\|>"
     rf"\(({_N}),({_N})\),\(({_N}),({_N})\)<\|box_end\|>"
 )
+_FAST_INTERNVL_HEAD = re.compile(r"(?:<ref>([^<]*+)</ref>)?<box>\[(?=\[)")
+_FAST_INTERNVL = re.compile(rf"\[({_N}), ?({_N}), ?({_N}), ?({_N})\](?:, ?(?=\[)|(\]</box>))")
 _FAST_STRIPPED = re.compile(rf"([^()\[\]{{}}<>\n.:;!?\"]{{0,200}}+)\(({_N}),({_N})\),\(({_N}),({_N})\)")
 _FAST_HEAD = re.compile(rf"(?:```(?:json)?{_S})?(?:\[{_S})?(?=\{{)")
 _FAST_JSON = re.compile(
@@ -128,7 +130,8 @@ def _fast(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | None:
     if end - start > MAX_CHARS:
         return None
     if first == "<":
-        return _fast_qwen(text, start, end)
+        internvl = text.startswith(("<ref>", "<box>"), start)
+        return _fast_internvl(text, start, end) if internvl else _fast_qwen(text, start, end)
     if first and first in "[{`":
         return _fast_json(text, start, end)
     if start < end and text[end - 1] == ")":
@@ -175,6 +178,29 @@ def _fast_qwen(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | No
         pos = found.end()
         span = (found.start(2) - 1, pos - len("<|box_end|>"))
         objects.append(_box(float(a), float(b), float(c), float(d), label, span))
+    return tuple(objects) or None
+
+
+def _fast_internvl(text: str, start: int, end: int) -> tuple[ParsedObject, ...] | None:
+    """``<ref>…</ref><box>[[x1, y1, x2, y2], …]</box>`` groups, contiguous and to the letter; None for anything else."""
+    objects: list[ParsedObject] = []
+    label: str | None = None
+    pos = start
+    match = _FAST_INTERNVL.match
+    while pos < end:
+        head = _FAST_INTERNVL_HEAD.match(text, pos, end)
+        if head is None:
+            return None
+        if head[1] is not None:
+            label = head[1].strip() or None
+        pos, closed = head.end(), None
+        while closed is None:
+            found = match(text, pos, end)
+            if found is None or len(objects) == MAX_ENTRIES:
+                return None
+            a, b, c, d, closed = found.groups()
+            objects.append(_box(float(a), float(b), float(c), float(d), label, (pos, text.index("]", pos) + 1)))
+            pos = found.end()
     return tuple(objects) or None
 
 
