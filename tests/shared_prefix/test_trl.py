@@ -32,9 +32,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return save
 
 
-def check(plain: dict[str, Any], shared: dict[str, Any]) -> None:
-    """Five steps, each metric within 1e-4, and sharing took place."""
-    assert len(plain["logs"]) == len(shared["logs"]) == 5
+def check(plain: dict[str, Any], shared: dict[str, Any], *, steps: int = 5) -> None:
+    """Each metric of each step within 1e-4, and sharing took place."""
+    assert len(plain["logs"]) == len(shared["logs"]) == steps
     for theirs, ours in zip(plain["logs"], shared["logs"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
     assert any(abs(entry["kl"]) > 1e-4 for entry in plain["logs"])  # the weights did move
@@ -99,7 +99,7 @@ def launch(tmp_path: Path, model: str, kind: str, *options: str) -> tuple[dict[s
 def test_two_processes(saved: Any, tmp_path: Path) -> None:
     plain, shared = launch(tmp_path, saved("qwen2_5_vl"), "ddp")
     assert (shared["processes"], shared["distributed"]) == (2, "MULTI_CPU")
-    check(plain, shared)
+    check(plain, shared, steps=3)
 
 
 @pytest.mark.slow
@@ -111,6 +111,6 @@ def test_two_processes_sharded(saved: Any, tmp_path: Path, kind: str, name: str,
     plain, shared = launch(tmp_path, saved("qwen2_5_vl"), kind, *options)
     for result in (plain, shared):
         assert (result["processes"], result["distributed"]) == (2, name)
-    check(plain, shared)
+    check(plain, shared, steps=3)
     if options:
-        assert shared["stats"]["images_encoded"] <= 12  # all there are, in five steps of two prompts a process
+        assert shared["stats"]["images_encoded"] <= 6  # three steps of two prompts a process, three passes each
