@@ -100,19 +100,20 @@ def _scatter(rng: np.random.Generator, split: Split, classes: list[int], side: i
 
 
 def _row(rng: np.random.Generator, split: Split, classes: list[int], side: int) -> list[Placed]:
-    """Digits in a row from left to right, as a person would write a number: (coverage, x, y) each."""
-    high = min(0.34, 0.92 / len(classes) - 0.02)
-    scale = rng.uniform(min(0.16, high), high)
-    inks = [_ink(rng, split, cls, max(8, round(side * scale * rng.uniform(0.92, 1.0)))) for cls in classes]
-    spare = side - 2 - sum(ink.shape[1] for ink in inks)
-    gap = min(int(rng.integers(_GAP, 7)), max(1, spare // max(1, len(inks))))
-    x = int(rng.integers(1, max(2, side - 1 - sum(ink.shape[1] + gap for ink in inks))))
-    tallest = max(ink.shape[0] for ink in inks)
-    base = int(rng.integers(tallest + 3, side - 3))
+    """Digits in a row from left to right, as a person would write a number. Sizes shrink until the row fits."""
+    scale = rng.uniform(0.20, 0.34)
+    while True:
+        inks = [_ink(rng, split, cls, max(8, round(side * scale * rng.uniform(0.92, 1.0)))) for cls in classes]
+        gap = int(rng.integers(_GAP, 6))
+        width = sum(ink.shape[1] for ink in inks) + gap * (len(inks) - 1)
+        if width <= side - 4:
+            break
+        scale *= 0.93
+    x = int(rng.integers(2, side - width - 1))
+    base = int(rng.integers(max(ink.shape[0] for ink in inks) + 3, side - 3))
     placed = []
     for ink in inks:
-        y = int(np.clip(base - ink.shape[0] + rng.integers(-2, 3), 0, side - ink.shape[0]))
-        placed.append((ink, x, y))
+        placed.append((ink, x, int(np.clip(base - ink.shape[0] + rng.integers(-2, 3), 0, side - ink.shape[0]))))
         x += ink.shape[1] + gap
     return placed
 

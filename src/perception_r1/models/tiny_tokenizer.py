@@ -59,7 +59,7 @@ def _pattern() -> str:
     place = r"(?<=[\[(, ])"
     number = r"(?:1000|[1-9][0-9]{0,2}|0)(?![0-9])"
     with_comma = "|".join(map(str, _WITH_COMMA))
-    return rf"{structure}|{place}(?:{with_comma}), (?=[0-9])|{place}{number}|, |{_WORD}| [0-9](?![0-9])|[0-9]|\s|."
+    return rf"{structure}|{place}(?:{with_comma}), (?=[0-9])|{place}{number}|, |{_WORD}|[0-9]|\s|."
 
 
 def build_tokenizer(*, internvl: bool = False) -> Any:
@@ -82,7 +82,6 @@ def build_tokenizer(*, internvl: bool = False) -> Any:
         *numbers,
         ", ",
         *(f"{n}, " for n in _WITH_COMMA),
-        *(f" {n}" for n in range(10)),
         *_STRUCTURE,
         *_SENTENCES,
         "digit",
