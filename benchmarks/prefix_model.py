@@ -109,8 +109,29 @@ def answer_log_probs(model: Any, batch: dict[str, torch.Tensor], answer: int) ->
     return logits.float().log_softmax(-1).gather(-1, wanted)[..., 0]
 
 
-def build_trainer(model: Any, processor: Any, sizes: Sizes, folder: str, *, steps: int, callback: Any) -> Any:
-    """TRL's GRPOTrainer, unmodified: one prompt a step, answers of exactly `sizes.answer` tokens, a reference model."""
+def build_trainer(
+    model: Any,
+    processor: Any,
+    sizes: Sizes,
+    folder: str,
+    *,
+    steps: int,
+    callback: Any,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Any:
+    """TRL's GRPOTrainer, unmodified: one prompt a step, answers of exactly `sizes.answer` tokens, a reference model.
+
+    Args:
+        model: saved to `folder` and loaded again in `dtype`, as the trainer does with the reference model.
+        processor: of the model.
+        sizes: image, prompt, group and answer.
+        folder: of the run.
+        steps: how many to make.
+        callback: hears of every step.
+        dtype: of the weights.
+        settings: of GRPOConfig, instead of ours.
+    """
     import numpy as np
     from datasets import Dataset
     from PIL import Image
@@ -118,29 +139,28 @@ def build_trainer(model: Any, processor: Any, sizes: Sizes, folder: str, *, step
 
     model.save_pretrained(folder)  # the trainer loads its reference model from here
     processor.save_pretrained(folder)
-    model = type(model).from_pretrained(folder, dtype=torch.float32)
+    model = type(model).from_pretrained(folder, dtype=dtype, attn_implementation=model.config._attn_implementation)
     rng = np.random.default_rng(0)
     shape = (sizes.image, sizes.image, 3)
     pictures = [Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)) for _ in range(2)]
     prompt = [{"role": "user", "content": fill_up(processor, pictures[0], sizes.prompt)}]
     specials = [i for i in processor.tokenizer.all_special_ids if i != processor.tokenizer.eos_token_id]
-    config = GRPOConfig(
-        output_dir=folder,
-        num_generations=sizes.group,
-        per_device_train_batch_size=sizes.group,
-        steps_per_generation=1,
-        max_completion_length=sizes.answer,
-        generation_kwargs={"min_new_tokens": sizes.answer, "suppress_tokens": specials},
-        max_steps=steps,
-        learning_rate=1e-5,
-        beta=0.04,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        save_strategy="no",
-        disable_tqdm=True,
-    )
+    defaults = {
+        "num_generations": sizes.group,
+        "per_device_train_batch_size": sizes.group,
+        "steps_per_generation": 1,
+        "max_completion_length": sizes.answer,
+        "generation_kwargs": {"min_new_tokens": sizes.answer, "suppress_tokens": specials},
+        "max_steps": steps,
+        "learning_rate": 1e-5,
+        "beta": 0.04,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [sum(token % 7 for token in tokens) / len(tokens) for tokens in completion_ids]
@@ -148,7 +168,7 @@ def build_trainer(model: Any, processor: Any, sizes: Sizes, folder: str, *, step
     return GRPOTrainer(
         model=model,
         reward_funcs=reward,
-        args=config,
+        args=GRPOConfig(output_dir=folder, **{**defaults, **settings}),
         train_dataset=Dataset.from_list([{"prompt": prompt, "image": picture} for picture in pictures]),
         processing_class=processor,
         callbacks=[callback],
