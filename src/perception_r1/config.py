@@ -90,8 +90,8 @@ class Recipe(BaseModel):
     """A whole recipe; ``load_recipe`` reads one from a file.
 
     ``family`` None is taken from the model's own configuration. ``warm_start: sft`` makes ``pr1 train`` run the ``sft``
-    table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once; the
-    numbers are the same, only sooner.
+    table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once;
+    the numbers are the same, only sooner.
     """
 
     model_config = _STRICT

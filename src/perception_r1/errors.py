@@ -21,9 +21,7 @@ class DataError(UserError):
         "a.jsonl:17: field 'boxes': [40, 12, 31, 60] has x2 < x1"
     """
 
-    def __init__(
-        self, message: str, *, path: object = None, line: int | None = None, field: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, path: object = None, line: int | None = None, field: str | None = None) -> None:
         self.message, self.path, self.line, self.field = message, path, line, field
         where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
         what = "" if field is None else f"field '{field}': "

@@ -28,7 +28,10 @@ Kwargs = dict[str, Any]
 _KNOWN = {
     "input_ids", "attention_mask", "position_ids", "past_key_values", "pixel_values", "image_grid_thw",
     "mm_token_type_ids", "mm_encoder_outputs", "use_cache", "return_dict", "num_items_in_batch", "image_sizes",
+    "cache_position",
 }  # fmt: skip
+# Of these, what the packed call does without: positions are given, and a cache is filled from its start.
+_DROPPED = ("mm_token_type_ids", "image_sizes", "cache_position")
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "max_length_q", "max_length_k", "seq_idx")
 _NO_IMAGE = -1
 
@@ -217,7 +220,7 @@ def _run(backbone: Any, state: State, kwargs: Kwargs, batch: Batch) -> Any:
     take = torch.from_numpy(packing.take).to(ids.device)
     attention.install(backbone.language_model.config._attn_implementation)
 
-    packed = {k: v for k, v in kwargs.items() if k not in ("mm_token_type_ids", "image_sizes")}
+    packed = {k: v for k, v in kwargs.items() if k not in _DROPPED}
     packed["input_ids"] = ids.reshape(1, -1)[:, take]
     positions = batch.positions.reshape(len(batch.positions), 1, -1)[..., take.to(batch.positions.device)]
     packed["position_ids"] = positions[-3:] if len(positions) > 1 else positions[0]

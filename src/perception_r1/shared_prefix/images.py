@@ -74,8 +74,11 @@ def choose(parts: Sequence[Tensor], grid_thw: Tensor | None, indices: Sequence[i
 
 def split_features(output: Any) -> list[Features]:
     """The features of each image in what `get_image_features` returns."""
-    layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
-    return list(zip(*(layer.unbind(0) if isinstance(layer, Tensor) else layer for layer in layers), strict=True))
+    pooled = list(output.pooler_output)
+    sizes = [len(image) for image in pooled]
+    deep = getattr(output, "deepstack_features", None) or []
+    layers = [torch.split(layer, sizes) if isinstance(layer, Tensor) else layer for layer in deep]
+    return list(zip(pooled, *layers, strict=True))
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,26 @@ class Form:
         kind: class of the output.
         stacked: whether `pooler_output` is one tensor (InternVL) or a list with one tensor an image.
         levels: DeepStack layers.
+        flat: whether each of these is one tensor with all images' tokens (transformers before 5.4) or a list as well.
     """
 
     kind: type
     stacked: bool
     levels: int
+    flat: bool
 
     @classmethod
     def of(cls, output: Any) -> Form:
         """The form of an output."""
         deep = getattr(output, "deepstack_features", None)
-        return cls(type(output), isinstance(output.pooler_output, Tensor), len(deep or ()))
+        flat = bool(deep) and isinstance(deep[0], Tensor)
+        return cls(type(output), isinstance(output.pooler_output, Tensor), len(deep or ()), flat)
 
     def join(self, features: Sequence[Features]) -> Any:
         """An output with the features of each image, repeats allowed: the inverse of `split_features`."""
         pooled = [image[0] for image in features]
         output = self.kind(pooler_output=torch.stack(pooled) if self.stacked else pooled)
         if self.levels:
-            output.deepstack_features = [[image[1 + level] for image in features] for level in range(self.levels)]
+            layers = [[image[1 + level] for image in features] for level in range(self.levels)]
+            output.deepstack_features = [torch.cat(layer) for layer in layers] if self.flat else layers
         return output
