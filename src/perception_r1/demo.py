@@ -155,7 +155,7 @@ def run_demo(
     report = write_report(
         [out],
         title=f"Learning to see: {_WORDS[task]}",
-        subtitle="A tiny Qwen3-VL, warm-started on scenes of mostly one to three handwritten digits, meets larger scenes.",
+        subtitle="A tiny Qwen3-VL, warm-started on mostly one to three handwritten digits a scene, meets more.",
         facts={
             "Training scenes": f"{n_train}, the same for SFT and GRPO, of digits from the training split",
             "Evaluation": f"{len(held_out)} scenes of held-out digits, greedy, the same for every model and seed",
