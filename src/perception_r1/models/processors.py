@@ -36,7 +36,7 @@ def torchvision_works() -> bool:
 
 
 @cache
-def image_only(cls: type) -> type:
+def image_only(cls: type) -> Any:
     """The processor class without its video part, under the same name; the class itself where torchvision works."""
     if torchvision_works():
         return cls
@@ -85,7 +85,7 @@ def load_processor(path_or_id: str, **kwargs: Any) -> Any:
     return processor
 
 
-def _processor_class(path_or_id: str, **kwargs: Any) -> type:
+def _processor_class(path_or_id: str, **kwargs: Any) -> Any:
     """The stock processor class that the saved files name, else the usual one of the model's type."""
     import transformers
     from transformers.utils import cached_file

@@ -100,9 +100,9 @@ class Form:
     @classmethod
     def of(cls, output: Any) -> Form:
         """The form of an output."""
-        deep = getattr(output, "deepstack_features", None)
-        flat = bool(deep) and isinstance(deep[0], Tensor)
-        return cls(type(output), isinstance(output.pooler_output, Tensor), len(deep or ()), flat)
+        deep: Any = getattr(output, "deepstack_features", None) or ()
+        flat = len(deep) > 0 and isinstance(deep[0], Tensor)
+        return cls(type(output), isinstance(output.pooler_output, Tensor), len(deep), flat)
 
     def join(self, features: Sequence[Features]) -> Any:
         """An output with the features of each image, repeats allowed: the inverse of `split_features`."""
