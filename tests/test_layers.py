@@ -26,6 +26,7 @@ LAYERS = {
     "models": 3,
     "shared_prefix": 3,
     "judge": 3,
+    "openai_server": 3,
     "train": 4,
     "evaluate": 4,
     "analysis": 4,
