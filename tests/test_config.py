@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perception_r1.config import load_recipe
+from perception_r1.config import load_recipe, read_yaml
 from perception_r1.errors import RecipeError
 
 BASE = """
@@ -88,3 +88,12 @@ def test_tags_that_would_run_code_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError):
         load_recipe(path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-6", 1e-6), ("5E-05", 5e-5), ("1.5e3", 1500.0), ("-2e+1", -20.0), ("1e", "1e"), ("e5", "e5"), ("10", 10)],
+)
+def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
+    """PyYAML alone reads 1e-6 as text, and the optimizer dies of it."""
+    assert read_yaml(text) == value and type(read_yaml(text)) is type(value)

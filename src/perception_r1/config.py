@@ -137,6 +137,24 @@ class Recipe(BaseModel):
         return self.model_dump(mode="json")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: PyYAML (YAML 1.1) reads ``1e-6``, without a point, as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values of a YAML text; ``1e-6`` is a number.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, _Loader)  # a safe loader: plain values only
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides.
 
@@ -168,7 +186,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from None
     try:
-        values = yaml.safe_load(text)
+        values = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -212,7 +230,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             child = values[part] = dict(child)
         values = child
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = read_yaml(text)
     except yaml.YAMLError:
         raise RecipeError(f"--set {override!r}: the value is not YAML") from None
 

@@ -11,6 +11,7 @@ import pyarrow.parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perception_r1.data.rows import row_from_sample
 from perception_r1.train.callbacks import RolloutWriter, group_advantages
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample
 
@@ -52,6 +53,7 @@ def test_rollouts_are_saved_with_their_records(tmp_path: Path) -> None:
     assert table[0]["advantage"] == pytest.approx(0.70701, abs=1e-5)
     assert table[2]["advantage"] is None
     assert json.loads(table[0]["record"])["components"] == {"count": 1.0}
+    assert json.loads(table[0]["row"]) == row_from_sample(samples[0])
 
 
 def test_a_group_that_spans_processes_has_no_local_advantage(tmp_path: Path) -> None:

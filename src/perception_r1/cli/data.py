@@ -145,13 +145,15 @@ def _load(
 def _options(pairs: list[str] | None, skip_bad: bool, skip_missing: bool) -> dict[str, Any]:
     import yaml
 
+    from perception_r1.config import read_yaml
+
     options: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise DataError(f"--option {pair!r} is not KEY=VALUE (for example: --option crowd=drop)")
         try:
-            options[key.strip()] = yaml.safe_load(value)
+            options[key.strip()] = read_yaml(value)
         except yaml.YAMLError:
             raise DataError(f"--option {pair!r}: the value is not YAML (quote it?)") from None
     if skip_bad:

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from perception_r1.data.rows import row_from_sample
 from perception_r1.progress import progress
 from perception_r1.types import Completion, RewardRecord, Sample
 
@@ -60,6 +61,9 @@ class Progress(TrainerCallback):
 class RolloutWriter:
     """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a generation batch and process.
 
+    ``record`` is the `RewardRecord` and ``row`` the canonical row of the sample, as JSON: a rollout can be looked at and
+    scored again without the data it came from.
+
     Args:
         folder: the ``rollouts`` folder.
         group_size: rollouts a prompt (G); TRL keeps a group's rows together.
@@ -90,6 +94,7 @@ class RolloutWriter:
                 "status": record.status,
                 "reason": record.reason,
                 "record": json.dumps(record.to_dict(), ensure_ascii=False),
+                "row": json.dumps(row_from_sample(sample), ensure_ascii=False),
             }
             for i, (sample, completion, record) in enumerate(zip(samples, completions, records, strict=True))
         ]
@@ -133,7 +138,7 @@ def _schema() -> Any:
         "group": pa.int64(),
         **dict.fromkeys(("id", "image", "question", "completion", "finish_reason"), text),
         **dict.fromkeys(("reward", "advantage"), real),
-        **dict.fromkeys(("status", "reason", "record"), text),
+        **dict.fromkeys(("status", "reason", "record", "row"), text),
     }
     return pa.schema(list(columns.items()))
 

@@ -3,7 +3,7 @@
 Two stages. The vision tower alone learns which digit lies on each of its patches (every VLM starts from a pre-trained
 encoder; from the few labels in answers it would take hours). Then a plain loop: fresh scenes of one digit, then one or
 two, then one to three, all four tasks mixed in every batch, cross entropy on the answer. Scenes of more than three
-digits are all but unseen (one in twenty of the last 160 steps): they are what reinforcement learning is for.
+digits are all but unseen (one in eighty of the last 160 steps): they are what reinforcement learning is for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class WarmStartConfig:
     tower_share: float = 0.25
     last_steps: int = 160
     last_learning_rate: float = 2e-3
-    rare: float = 0.05
+    rare: float = 0.012
     warmup: int = 50
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
