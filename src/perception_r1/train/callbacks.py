@@ -61,8 +61,8 @@ class Progress(TrainerCallback):
 class RolloutWriter:
     """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a generation batch and process.
 
-    ``record`` is the `RewardRecord` and ``row`` the canonical row of the sample, as JSON: a rollout can be looked at and
-    scored again without the data it came from.
+    ``record`` is the `RewardRecord` and ``row`` the canonical row of the sample, as JSON: a rollout can be looked at
+    and scored again without the data it came from.
 
     Args:
         folder: the ``rollouts`` folder.
