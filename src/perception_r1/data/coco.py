@@ -16,8 +16,9 @@ from typing import Any, Literal
 from perception_r1.data import fields
 from perception_r1.data.fields import Where, shown
 from perception_r1.data.files import existing_file, read_json
-from perception_r1.data.reading import ImageFinder, Opened, Request, parse_options
+from perception_r1.data.reading import ImageFinder, Opened, Request, entry_size, parse_options
 from perception_r1.errors import DataError
+from perception_r1.types import XYXY, Size
 
 TASKS = ("detection", "counting", "grounding")
 
@@ -28,14 +29,18 @@ class CocoOptions:
 
     Attributes:
         empty: images without annotations become detection rows without objects (the right answer is an empty list).
-        crowd: "skip" leaves crowd boxes out; "drop" leaves out every image that has one.
+        crowd: "skip" leaves crowd boxes out; "drop" leaves out every image that has one; "keep" is "skip" with a
+            detection row for images that hold only crowds, too (an evaluation against the file itself wants them all).
+        sizes: "file": images have the sizes that the file says; "image": the file is about resized copies (as PR1's
+            evaluation has it), and boxes are scaled to the image's own size.
         categories: only these names; default all that the file defines.
         min_count: counting and detection rows have at least this many objects.
         max_count: and at most this many.
     """
 
     empty: bool = True
-    crowd: Literal["skip", "drop"] = "skip"
+    crowd: Literal["skip", "drop", "keep"] = "skip"
+    sizes: Literal["file", "image"] = "file"
     categories: list[str] | None = None
     min_count: int = 0
     max_count: int | None = None
@@ -72,24 +77,26 @@ def open_coco(request: Request) -> Opened:
             f"{shown(image_id)} is no image of this file", path=path, line=annotations[image_id][0].row,
             field="annotations.image_id",
         )  # fmt: skip
-    folder = path.stem.removeprefix("instances_")
-    finder = ImageFinder.of(request, _guesses(path, folder), subfolders=(folder,))
+    folder = path.stem.removeprefix("instances_").removeprefix("coco_")
+    finder = ImageFinder.of(request, _guesses(path, folder), subfolders=(folder, f"coco/{folder}"))
 
     def to_rows(image: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         found = annotations.get(image["id"], [])
         crowds = {item.label for item in found if item.box is None}
         if crowds and options.crowd == "drop":
             return
-        base = {"image": finder.find(image["file_name"], where), "width": image["width"], "height": image["height"]}
-        size = (image["width"], image["height"])
+        file, size = finder.find(image["file_name"], where), (image["width"], image["height"])
+        own = entry_size({}, file, where) if options.sizes == "image" else size
+        base = {"image": file, "width": own[0], "height": own[1]}
         objects = [
-            (item.label, list(fields.box(item.box, size, Where(path, item.row), "annotations.bbox")))
+            (item.label, _scaled(fields.box(item.box, size, Where(path, item.row), "annotations.bbox"), size, own))
             for item in found
             if item.box is not None and item.label in is_wanted
         ]
         stem = Path(image["file_name"]).stem
         if request.task == "detection":
-            if (objects or (options.empty and not found)) and _within(len(objects), options):
+            nothing = options.empty and (not found or options.crowd == "keep")
+            if (objects or nothing) and _within(len(objects), options):
                 boxes, labels = [box for _, box in objects], [label for label, _ in objects]
                 yield {**base, "id": stem, "boxes": boxes, "labels": labels, "categories": wanted}
             return
@@ -106,6 +113,12 @@ def open_coco(request: Request) -> Opened:
 
     names = {"image": "images.file_name", "width": "images.width", "height": "images.height"}
     return Opened(path, [(image["_row"], image) for image in images.values()], to_rows, names)
+
+
+def _scaled(box: XYXY, size: Size, own: Size) -> list[float]:
+    if own == size:
+        return list(box)
+    return [round(value * new / old, 3) for value, old, new in zip(box, size * 2, own * 2, strict=True)]
 
 
 def _within(n_objects: int, options: CocoOptions) -> bool:
@@ -129,8 +142,8 @@ def _annotation_file(request: Request) -> Path:
 
 
 def _guesses(path: Path, folder: str) -> Iterator[Path]:
-    for parent in (path.parent, path.parent.parent):
-        for name in (folder, f"images/{folder}", "images"):
+    for parent in path.absolute().parents[:3]:  # PR1's layout is jsons/detection/….json beside images/coco/
+        for name in (folder, f"images/{folder}", f"images/coco/{folder}", "images"):
             yield parent / name
     yield path.parent
 

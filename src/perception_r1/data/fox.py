@@ -36,8 +36,13 @@ def open_fox(request: Request) -> Opened:
         request.no_split("fox")
     records = read_records(path)
     folder = f"{path.name.split('_')[0]}_pdf_png"
-    guesses = (path.parent / folder, path.parent, path.parent.parent / "images" / folder)
-    finder = ImageFinder.of(request, guesses, subfolders=(folder,))
+    above = path.absolute().parents[:3]  # PR1's layout is jsons/ocr/….json beside images/ocr/
+    guesses = (
+        above[0] / folder,
+        *(item / "images" / inner / folder for item in above for inner in ("", "ocr")),
+        above[0],
+    )
+    finder = ImageFinder.of(request, guesses, subfolders=(folder, f"ocr/{folder}"))
 
     def to_rows(record: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         name = fields.text(fields.require(record, "image", where, "a file name"), where, "image")

@@ -50,7 +50,8 @@ def open_pixmo(request: Request) -> Opened:
     else:
         records = read_table(request)
     parents = (request.path.absolute(), *request.path.absolute().parents[:3])
-    finder = ImageFinder.of(request, (item for parent in parents for item in (parent / "images", parent)))
+    guesses = (item for parent in parents for item in (parent / "images", parent / "images/pixmo-count", parent))
+    finder = ImageFinder.of(request, guesses, subfolders=("pixmo-count",))
 
     def to_rows(record: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         label = record.get("label") if record.get("label") is not None else record.get("question")

@@ -62,7 +62,8 @@ def open_records(request: Request) -> Opened:
     options = parse_options(RecordOptions, request.options, "records")
     records = read_records(request.path)
     parents = request.path.absolute().parents[:3]  # PR1's own layout is jsons/grounding/….json beside images/
-    finder = ImageFinder.of(request, (item for parent in parents for item in (parent, parent / "images")))
+    guesses = (item for parent in parents for item in (parent, parent / "images", parent / "images/coco"))
+    finder = ImageFinder.of(request, guesses, subfolders=("coco", "pixmo-count"))
     answer = options.answer or "solution"
     reader = _Reader(request.task, options, finder)
     return Opened(request.path, records, reader.rows, {**dict.fromkeys(NAMES, answer), "question": "problem"})

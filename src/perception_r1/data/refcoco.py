@@ -23,7 +23,7 @@ from perception_r1.errors import DataError
 TASKS = ("grounding",)
 NAMES = {"image": "image_id", "question": "sentences.sent", "boxes": "ann_id"}
 
-_FOLDERS = ("train2014", "images/train2014", "images/mscoco/images/train2014", "train2017")
+_FOLDERS = ("train2014", "coco/train2014", "images/train2014", "images/mscoco/images/train2014", "train2017")
 
 
 @dataclass(frozen=True)
