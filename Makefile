@@ -1,7 +1,8 @@
 # make demo    train a tiny model to count handwritten digits and open the evidence (runs/demo/report.html)
 # make test    the test suite            make test-slow   the tests that take minutes too
 # make check   ruff and mypy             make bench       the table of speeds
-# make setup   only the environment      make clean       remove it, and the caches
+# make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
+# make clean   remove environment and caches
 #
 # Each target makes the environment it needs in .venv first (Python 3.11 or newer; nothing else is assumed).
 # Another build of torch: make setup TORCH_PIP="--index-url URL" (see README, "Set-up").
@@ -14,6 +15,7 @@ TORCH   ?= torch==2.13.0
 TORCH_PIP ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN  := $(VENV)/bin
 # --no-compile: byte code is written for what is imported, when it is: a third of the time of compiling everything.
@@ -23,7 +25,7 @@ INSTALL := $(PIP) install --no-compile --prefer-binary
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check bench clean
+.PHONY: help setup venv demo test test-slow check bench bench-prefix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -68,6 +70,9 @@ check: $(VENV)/.stamp-dev
 
 bench: $(VENV)/.stamp-dev
 	@$(QUIET) $(BIN)/python benchmarks/run.py
+
+bench-prefix: $(VENV)/.stamp-dev
+	@$(QUIET) $(BIN)/python benchmarks/prefix_step.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
