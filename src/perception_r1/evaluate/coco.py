@@ -1,7 +1,7 @@
 """COCO's twelve figures for detection answers, by hotcoco (equal to pycocotools, which is the oracle in the tests).
 
 A model that writes boxes as text gives no confidence: every box has score 1.0, as in PR1, and boxes of equal score keep
-the order of images and of the answer. Boxes are in original pixels. A label that is not among the categories is no
+the order of images and of the answer; or its tokens' log-probability is its score (see ``tokens``). Boxes are in original pixels. A label that is not among the categories is no
 detection of any class and does not enter, as in COCO.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perception_r1.errors import DataError
 from perception_r1.evaluate.bootstrap import resample_counts
-from perception_r1.types import BoxTarget, RewardRecord, Sample
+from perception_r1.types import BoxTarget, RewardRecord, Sample, Size
 
 Scored = tuple[Sample, RewardRecord]
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -54,18 +54,35 @@ def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
 
 
 def detections(
-    scored: Sequence[Scored], image_ids: Sequence[int], category_ids: dict[str, int]
+    scored: Sequence[Scored],
+    image_ids: Sequence[int],
+    category_ids: dict[str, int],
+    *,
+    box_scores: Mapping[str, Sequence[float]] | None = None,
+    sizes: Mapping[int, Size] | None = None,
 ) -> list[dict[str, Any]]:
-    """The usable boxes of the answers with a known label, as COCO results of score 1.0."""
+    """The usable boxes of the answers with a known label, as COCO results.
+
+    Args:
+        scored: samples with their records.
+        image_ids: of their images, parallel.
+        category_ids: by name, as ``_key`` spells it.
+        box_scores: by sample id, one a predicted box; 1.0 where absent.
+        sizes: (width, height) that the annotation file gives an image; boxes are scaled to it where it is not that of
+            the image itself (PR1's file is about resized copies).
+    """
     rows = []
-    for image_id, (_, record) in zip(image_ids, scored, strict=True):
+    for image_id, (sample, record) in zip(image_ids, scored, strict=True):
         labels = record.pred_labels or (None,) * len(record.pred_xyxy)
-        for box, label in zip(record.pred_xyxy, labels, strict=True):
+        scores = (box_scores or {}).get(sample.id) or (1.0,) * len(record.pred_xyxy)
+        own, said = sample.image_size, (sizes or {}).get(image_id)
+        across, down = (said[0] / own[0], said[1] / own[1]) if own and said and own != said else (1.0, 1.0)
+        for box, label, score in zip(record.pred_xyxy, labels, scores, strict=True):
             number = None if label is None else category_ids.get(_key(label))
             if box is not None and number is not None:
-                x1, y1, x2, y2 = box
+                x1, y1, x2, y2 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
                 rows.append({
-                    "image_id": image_id, "category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 1.0,
+                    "image_id": image_id, "category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score,
                 })  # fmt: skip
     return rows
 
@@ -93,7 +110,12 @@ def coco_figures(
 
 
 def coco_metrics(
-    scored: Sequence[Scored], annotations: str | Path | None = None, *, resamples: int = 200, seed: int = 0
+    scored: Sequence[Scored],
+    annotations: str | Path | None = None,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+    box_scores: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """COCO's figures of detection answers, ready for ``metrics.json``.
 
@@ -103,6 +125,7 @@ def coco_metrics(
             of their image file. Without it the ground truth is the samples' own targets.
         resamples: for the intervals of AP, AP50 and AP75 (the other nine come without).
         seed: of the resampling.
+        box_scores: as in ``detections``.
 
     Raises:
         DataError: a sample's image is not in the annotation file.
@@ -110,6 +133,7 @@ def coco_metrics(
     if not scored:
         return {}
     truth: dict[str, Any]
+    sizes: dict[int, Size] = {}
     if annotations is None:
         truth = ground_truth(scored)
         image_ids = list(range(1, len(scored) + 1))
@@ -126,10 +150,16 @@ def coco_metrics(
                     f"image {name!r} of sample {sample.id!r} is not in it", path=annotations, field="images"
                 )
             image_ids.append(by_name[name])
+        sizes = {
+            image["id"]: (image["width"], image["height"])
+            for image in truth["images"]
+            if {"width", "height"} <= image.keys()
+        }
     if not truth["annotations"]:
         return {}
     category_ids = {_key(category["name"]): category["id"] for category in truth["categories"]}
-    figures, evaluator = coco_figures(truth, detections(scored, image_ids, category_ids), image_ids)
+    results = detections(scored, image_ids, category_ids, box_scores=box_scores, sizes=sizes)
+    figures, evaluator = coco_figures(truth, results, image_ids)
     metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
     # Whole numbers: how often each image is drawn; sums of them reach a recall point exactly where COCO's counts do.
     weights = np.concatenate(list(resample_counts(len(image_ids), resamples, seed)))

@@ -1,7 +1,8 @@
 """Where an evaluation's answers come from: greedy generation by a transformers model, or answers saved earlier.
 
 A generator answers one batch; ``run`` decides which samples make a batch (longest first, always the same batches), so
-that an evaluation that was killed goes on to the same answers.
+that an evaluation that was killed goes on to the same answers. A streamer (a server, or an engine that batches by
+itself) is given all that is left, and answers in any order.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from perception_r1.data.files import parse_lines, read_text
 from perception_r1.data.images import model_image
 from perception_r1.errors import DataError, ModelError
-from perception_r1.types import Completion, Prompt, Sample
+from perception_r1.evaluate.tokens import TokenCompletion, decoded_ends
+from perception_r1.types import Completion, FinishReason, Prompt, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,24 @@ class Generator(Protocol):
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]: ...
 
 
+class NoAnswer(str):
+    """Why a sample has no answer (the server refused it, say): it is not scored, and asked again by a later run."""
+
+    __slots__ = ()
+
+
+@runtime_checkable
+class Streamer(Protocol):
+    """Answers samples in any order, exactly one answer each; ``settings`` as a generator's."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def stream(
+        self, samples: Sequence[Sample], prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[int, Completion | NoAnswer]]: ...
+
+
 class TransformersGenerator:
     """Greedy, batched generation with a loaded model.
 
@@ -48,6 +68,8 @@ class TransformersGenerator:
         max_new_tokens: limit of an answer.
         batch_size: samples a batch.
         repetition_penalty: 1 is none (PR1's released grounding evaluation has 1.05).
+        logprobs: also keep the log-probability of each token (completions are then ``TokenCompletion``).
+        share: let rows of a batch share the image and the prompt that they have in common (see ``shared_prefix``).
     """
 
     def __init__(
@@ -59,8 +81,14 @@ class TransformersGenerator:
         max_new_tokens: int = 1024,
         batch_size: int = 16,
         repetition_penalty: float = 1.0,
+        logprobs: bool = False,
+        share: bool = False,
     ) -> None:
-        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.model, self.processor, self.batch_size, self.logprobs = model, processor, batch_size, logprobs
+        if share:
+            from perception_r1 import shared_prefix
+
+            shared_prefix.enable(model)
         self.tokenizer = processor.tokenizer
         self.end_ids = _end_ids(model, self.tokenizer, family)
         self.options: dict[str, Any] = {
@@ -80,6 +108,7 @@ class TransformersGenerator:
             "backend": "transformers",
             "max_new_tokens": max_new_tokens,
             "repetition_penalty": repetition_penalty,
+            **({"logprobs": True} if logprobs else {}),
         }
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]:
@@ -94,14 +123,46 @@ class TransformersGenerator:
         batch = self.processor(
             text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
+        watch = _Watch()
         with torch.inference_mode(), _eval_mode(self.model):
-            ids = self.model.generate(**batch, **self.options)
-        return [self._completion(row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+            ids = self.model.generate(
+                **batch, **self.options, **({"logits_processor": [watch]} if self.logprobs else {})
+            )
+        answers = ids[:, batch["input_ids"].shape[1] :]
+        logprobs = watch.of(answers) if self.logprobs else [None] * len(answers)
+        return [self._completion(*pair) for pair in zip(answers.tolist(), logprobs, strict=True)]
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], logprobs: list[float] | None) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.end_ids), None)
-        text = self.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=False)
-        return Completion(text, "length" if end is None else "stop")
+        kept = ids if end is None else ids[:end]
+        text = self.tokenizer.decode(kept, skip_special_tokens=False)
+        reason: FinishReason = "length" if end is None else "stop"
+        if logprobs is None:
+            return Completion(text, reason)
+        return TokenCompletion(text, reason, tuple(logprobs[: len(kept)]), decoded_ends(self.tokenizer, kept, text))
+
+
+class _Watch:
+    """The last of generate's logits processors: changes nothing, keeps the log-probability of the greedy token.
+
+    One number a step and row is kept; ``output_logits`` would keep a vocabulary of them.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        self.steps.append(scores.max(dim=-1).values.float() - torch.logsumexp(scores.float(), dim=-1))
+        return scores
+
+    def of(self, answers: Any) -> list[list[float]]:
+        """By row, one number a generated token."""
+        import torch
+
+        found: list[list[float]] = torch.stack(self.steps, dim=1)[:, : answers.shape[1]].tolist()
+        return found
 
 
 def read_responses(path: str | Path) -> dict[str, Completion]:

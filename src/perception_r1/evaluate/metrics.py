@@ -208,8 +208,8 @@ def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
 def _grounding(scored: Sequence[Scored]) -> dict[str, Column]:
     ious = _array([grounding_iou(*pair) for pair in scored])
     # IoU ≥ t, as RefCOCO's protocol and PR1 have it (not >).
-    table = {f"acc@{t:g}": Column((ious >= t).astype(float)) for t in (0.5, 0.75, 0.95)}
-    table["avg"] = Column(np.mean([column.values for column in table.values()], axis=0))
+    table = {f"acc@{t:g}": Column((ious >= t).astype(float)) for t in (0.1, 0.3, 0.5, 0.75, 0.95)}
+    table["avg"] = Column(np.mean([table[f"acc@{t:g}"].values for t in (0.5, 0.75, 0.95)], axis=0))
     table["mean_iou"] = Column(ious)
     table["center_acc"] = Column(_array([center_hit(*pair) for pair in scored]))
     return table

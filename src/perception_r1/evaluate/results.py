@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,15 @@ class Result(NamedTuple):
     sample: Sample
     completion: Completion
     record: RewardRecord
+    scores: tuple[float, ...] | None = None
+    """Of the predicted boxes, by their tokens' log-probability; parallel to ``record.pred_xyxy``."""
 
 
-def result_row(sample: Sample, completion: Completion, record: RewardRecord) -> dict[str, Any]:
+def result_row(
+    sample: Sample, completion: Completion, record: RewardRecord, scores: Sequence[float] | None = None
+) -> dict[str, Any]:
     """A line of ``samples.jsonl``."""
-    return {
+    row = {
         "id": sample.id,
         "task": sample.task,
         "image": sample.image,
@@ -39,6 +43,7 @@ def result_row(sample: Sample, completion: Completion, record: RewardRecord) -> 
         "finish_reason": completion.finish_reason,
         "record": record.to_dict(),
     }
+    return row if scores is None else {**row, "box_scores": [round(score, 6) for score in scores]}
 
 
 def result_from_row(row: Mapping[str, Any], *, path: object, line: int | None = None) -> Result:
@@ -53,8 +58,10 @@ def result_from_row(row: Mapping[str, Any], *, path: object, line: int | None = 
     sample = sample_from_row(flat, path=path, line=line, check_image=False, image_required=False)
     try:
         record = record_from_dict(row["record"])
-        return Result(sample, Completion(row["response"], row.get("finish_reason")), record)
-    except (KeyError, TypeError, AttributeError) as error:
+        scores = row.get("box_scores")
+        completion = Completion(row["response"], row.get("finish_reason"))
+        return Result(sample, completion, record, None if scores is None else tuple(map(float, scores)))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"is not a line of {SAMPLES}: {error!r}", path=path, line=line) from None
 
 

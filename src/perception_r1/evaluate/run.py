@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import prepare
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.generate import Generator
+from perception_r1.evaluate.generate import Generator, NoAnswer, Streamer
 from perception_r1.evaluate.metrics import Scored, keep_scored, summarise
 from perception_r1.evaluate.results import (
     METRICS,
@@ -23,13 +24,25 @@ from perception_r1.evaluate.results import (
     write_json_file,
     write_lines,
 )
+from perception_r1.evaluate.tokens import box_scores as box_scores_of
+from perception_r1.evaluate.workers import Workers
 from perception_r1.progress import progress as show_progress
 from perception_r1.types import Completion, Prompt, RewardRecord, Sample
 
 if TYPE_CHECKING:
     from perception_r1.tasks import Task
 
-Answers = Generator | Mapping[str, Completion]
+Answers = Generator | Streamer | Mapping[str, Completion]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer with its record; ``scores`` of its boxes where tokens are known. ``why`` there is none, if so."""
+
+    completion: Completion
+    record: RewardRecord
+    scores: tuple[float, ...] | None = None
+    why: str | None = None
 
 
 def evaluate(
@@ -47,13 +60,16 @@ def evaluate(
     annotations: str | Path | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    benchmark: str | None = None,
+    notes: Sequence[str] = (),
+    workers: Workers = Workers(),
 ) -> dict[str, Any]:
     """Answer and score every sample; write ``samples.jsonl``, ``settings.json`` and ``metrics.json`` to ``out_dir``.
 
     Args:
         task: from ``make_task``; renders the prompts and scores the answers.
         samples: what to ask, with unique ids.
-        answers: a generator, or saved completions by sample id.
+        answers: a generator, a streamer, or saved completions by sample id.
         out_dir: results; made if need be.
         model_name: how the results name the model.
         resume: go on with answers already there (batches are always the same, so the result is, too).
@@ -62,10 +78,14 @@ def evaluate(
         min_pixels, max_pixels: of the image as the model sees it, instead of the family's.
         annotations: detection: COCO's official annotation file, instead of ground truth made of the samples.
         resamples, seed: of the bootstrap.
+        benchmark: its name, for tables that compare with published figures.
+        notes: sentences about the data for ``metrics.json``.
+        workers: the processes that share the work; each answers every so-many-th batch.
 
     Returns:
         What ``metrics.json`` holds: ``{task, model, n, n_scored, unparsable, primary, metrics: {name: {value, low,
-        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, all sittings together.
+        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, all sittings together. Processes
+        other than the first get an empty dictionary.
 
     Raises:
         DataError: no samples, two with one id, an image that is missing, or a saved answer that is.
@@ -74,33 +94,51 @@ def evaluate(
     out_dir = Path(out_dir)
     samples = [_prepared(sample, task, min_pixels, max_pixels) for sample in _unique(samples)]
     settings = _settings(task, samples, answers, model_name)
-    done = _open(out_dir, settings, samples, resume)
-    records: dict[str, tuple[Completion, RewardRecord]] = {}
-    by_id = {sample.id: sample for sample in samples}
-    for key, completion in done.items():
-        records[key] = completion, task.score(by_id[key], completion)
+    if workers.is_first:
+        _open(out_dir, settings, samples, resume)
+    workers.wait()
     earlier = (read_json_file(out_dir / METRICS) or {}).get("seconds", 0.0) if resume else 0.0
+    by_id = {sample.id: sample for sample in samples}
+    found = _answered(out_dir / SAMPLES, task, by_id)
+    before = len(found)
+    workers.wait()  # nobody writes while another still reads
     start = time.monotonic()
+    share = SAMPLES if workers.count == 1 else _share(workers.index)
     with (
-        show_progress(label, len(samples), done=len(done), unit="samples", enabled=progress) as advance,
-        (out_dir / SAMPLES).open("a", encoding="utf-8") as stream,
+        show_progress(
+            label, len(samples), done=before, unit="samples", enabled=progress and workers.is_first
+        ) as advance,
+        (out_dir / share).open("a", encoding="utf-8") as stream,
     ):
-        for sample, completion in _ask(task, samples, answers, skip=set(done)):
-            record = task.score(sample, completion)
-            records[sample.id] = completion, record
-            stream.write(json_line(result_row(sample, completion, record)))
+        for sample, completion in _ask(task, samples, answers, set(found), workers):
+            answered = _scored(task, sample, completion)
+            found[sample.id] = answered
+            stream.write(json_line(_row(sample, answered)))
             stream.flush()  # what a kill leaves is whole lines and at most one part
-            advance()
-    seconds = time.monotonic() - start if len(done) < len(samples) else 0.0
+            advance(workers.count)
+    workers.wait()
+    if not workers.is_first:
+        return {}
+    if workers.count > 1:
+        _merge(out_dir)
+        found = _answered(out_dir / SAMPLES, task, by_id, failed=True)
+    seconds = time.monotonic() - start if before < len(samples) else 0.0
     # Answers came longest first; the file that stays is in the order of the data.
-    write_lines(out_dir / SAMPLES, (result_row(sample, *records[sample.id]) for sample in samples))
+    write_lines(out_dir / SAMPLES, (_row(sample, found[sample.id]) for sample in samples))
     metrics = {
         "model": model_name,
+        **({"benchmark": benchmark} if benchmark else {}),
         **score_metrics(
-            task.name, [(s, records[s.id][1]) for s in samples], annotations=annotations, resamples=resamples, seed=seed
+            task.name,
+            [(sample, found[sample.id].record) for sample in samples],
+            annotations=annotations,
+            resamples=resamples,
+            seed=seed,
+            box_scores={key: answered.scores for key, answered in found.items() if answered.scores is not None},
         ),
         "seconds": round(earlier + seconds, 3),
     }
+    metrics["notes"] += notes
     write_json_file(out_dir / METRICS, metrics)
     return metrics
 
@@ -112,6 +150,7 @@ def score_metrics(
     annotations: str | Path | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    box_scores: Mapping[str, tuple[float, ...]] | None = None,
 ) -> dict[str, Any]:
     """``metrics.summarise`` and, for detection, COCO's figures; ``notes`` say what a reader of them must know."""
     summary = summarise(task, scored, resamples=resamples, seed=seed)
@@ -122,8 +161,13 @@ def score_metrics(
         try:
             from perception_r1.evaluate.coco import coco_metrics
 
-            summary["metrics"] |= coco_metrics(keep_scored(scored), annotations, seed=seed)
+            kept = keep_scored(scored)
+            summary["metrics"] |= coco_metrics(kept, annotations, seed=seed)
             notes.append("COCO figures: score 1.0 for each box, answer order, at most 100 boxes an image")
+            if box_scores:
+                ordered = coco_metrics(kept, annotations, seed=seed, box_scores=box_scores)
+                summary["metrics"] |= {f"{name}_logprob": entry for name, entry in ordered.items()}
+                notes.append("…_logprob: the same with each box scored by the mean log-probability of its own tokens")
             notes.append(AP_INTERVAL_NOTE)
         except ModuleNotFoundError:
             notes.append("no COCO figures: hotcoco is not installed (pip install 'perception-r1[eval]')")
@@ -141,23 +185,31 @@ def plan_batches(samples: Sequence[Sample], prompts: Sequence[Prompt], batch_siz
         width, height = samples[index].model_size or (0, 0)
         return width * height / 784 + len(prompts[index].user) / 4
 
-    order = sorted(range(len(samples)), key=lambda index: (-length(index), index))
+    # Questions about one picture stay together: what they share is then computed once.
+    order = sorted(range(len(samples)), key=lambda index: (-length(index), samples[index].image or "", index))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def _ask(
-    task: Task, samples: Sequence[Sample], answers: Answers, skip: set[str]
-) -> Iterator[tuple[Sample, Completion]]:
-    """Samples not in ``skip`` with their completions, as they come."""
+    task: Task, samples: Sequence[Sample], answers: Answers, skip: set[str], workers: Workers
+) -> Iterator[tuple[Sample, Completion | NoAnswer]]:
+    """Samples not in ``skip`` with their completions, as they come; only this process's share of them."""
     if isinstance(answers, Mapping):
         missing = [sample.id for sample in samples if sample.id not in answers]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise DataError(f"no saved answer for sample {missing[0]!r}{more} (limit the data, or answer them)")
-        yield from ((sample, answers[sample.id]) for sample in samples if sample.id not in skip)
+        yield from ((sample, answers[sample.id]) for sample in samples[workers.index :: workers.count]
+                    if sample.id not in skip)  # fmt: skip
         return
     prompts = [task.prompt(sample) for sample in samples]
-    for batch in plan_batches(samples, prompts, answers.batch_size):
+    if isinstance(answers, Streamer):
+        (order,) = plan_batches(samples, prompts, len(samples))
+        left = [index for index in order[workers.index :: workers.count] if samples[index].id not in skip]
+        for number, completion in answers.stream([samples[i] for i in left], [prompts[i] for i in left]):
+            yield samples[left[number]], completion
+        return
+    for batch in plan_batches(samples, prompts, answers.batch_size)[workers.index :: workers.count]:
         # A batch that a kill cut in two is answered whole again: padding may move the last bits of a logit.
         if all(samples[index].id in skip for index in batch):
             continue
@@ -167,11 +219,59 @@ def _ask(
                 yield samples[index], completion
 
 
-def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], resume: bool) -> dict[str, Completion]:
-    """Completions that are already there; refuses a folder of another evaluation."""
+def _scored(task: Task, sample: Sample, completion: Completion | NoAnswer) -> Answered:
+    if isinstance(completion, NoAnswer):
+        return Answered(Completion(""), RewardRecord(None, reason=f"no answer: {completion}"), why=str(completion))
+    record = task.score(sample, completion)
+    scores = box_scores_of(completion, task.parse(sample, completion)) if record.pred_xyxy else None
+    return Answered(completion, record, scores)
+
+
+def _row(sample: Sample, answered: Answered) -> dict[str, Any]:
+    row = result_row(sample, answered.completion, answered.record, answered.scores)
+    return row if answered.why is None else {**row, "no_answer": answered.why}
+
+
+def _answered(file: Path, task: Task, by_id: Mapping[str, Sample], *, failed: bool = False) -> dict[str, Answered]:
+    """What a file of samples holds, scored anew; those without an answer only if ``failed``."""
+    found = {}
+    for row in read_lines(file) if file.is_file() else ():
+        why = row.get("no_answer")
+        if row.get("id") not in by_id or (why is not None and not failed):
+            continue
+        sample = by_id[row["id"]]
+        if why is not None:
+            found[sample.id] = _scored(task, sample, NoAnswer(why))
+            continue
+        completion = Completion(row["response"], row["finish_reason"])
+        scores = row.get("box_scores")
+        record = task.score(sample, completion)
+        found[sample.id] = Answered(completion, record, None if scores is None else tuple(scores))
+    return found
+
+
+def _share(index: int) -> str:
+    """The file that one of several processes writes."""
+    return f"samples.{index}.jsonl"
+
+
+def _merge(out_dir: Path) -> None:
+    """All processes' files into ``samples.jsonl``."""
+    shares = sorted(out_dir.glob("samples.*.jsonl"))
+    rows = [row for path in (out_dir / SAMPLES, *shares) if path.is_file() for row in read_lines(path)]
+    write_lines(out_dir / SAMPLES, rows)
+    for path in shares:
+        path.unlink()
+
+
+def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], resume: bool) -> None:
+    """Makes the folder ready; refuses one of another evaluation."""
     file = out_dir / SAMPLES
     if not resume:
-        file.unlink(missing_ok=True)
+        for path in (file, *out_dir.glob("samples.*.jsonl")):
+            path.unlink(missing_ok=True)
+    elif out_dir.is_dir():
+        _merge(out_dir)  # what processes of a killed evaluation left
     before = read_json_file(out_dir / SETTINGS)
     rows = read_lines(file) if file.is_file() else []
     if rows and before is not None and before != settings:
@@ -183,9 +283,8 @@ def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], re
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json_file(out_dir / SETTINGS, settings)
     known = {sample.id for sample in samples}
-    rows = [row for row in rows if row.get("id") in known]
-    write_lines(file, rows)  # without the half line that a kill may have left
-    return {row["id"]: Completion(row["response"], row["finish_reason"]) for row in rows}
+    # Without the half line that a kill may have left, and without those to be asked again.
+    write_lines(file, (row for row in rows if row.get("id") in known and "no_answer" not in row))
 
 
 def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_name: str) -> dict[str, Any]:
