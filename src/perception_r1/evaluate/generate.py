@@ -125,9 +125,8 @@ class TransformersGenerator:
         ).to(self.model.device)
         watch = _Watch()
         with torch.inference_mode(), _eval_mode(self.model):
-            ids = self.model.generate(
-                **batch, **self.options, **({"logits_processor": [watch]} if self.logprobs else {})
-            )
+            extra = {"logits_processor": [watch]} if self.logprobs else {}
+            ids = self.model.generate(**batch, **self.options, **extra)
         answers = ids[:, batch["input_ids"].shape[1] :]
         logprobs = watch.of(answers) if self.logprobs else [None] * len(answers)
         return [self._completion(*pair) for pair in zip(answers.tolist(), logprobs, strict=True)]

@@ -25,7 +25,7 @@ from perception_r1.evaluate.results import (
     write_lines,
 )
 from perception_r1.evaluate.tokens import box_scores as box_scores_of
-from perception_r1.evaluate.workers import Workers
+from perception_r1.evaluate.workers import ALONE, Workers
 from perception_r1.progress import progress as show_progress
 from perception_r1.types import Completion, Prompt, RewardRecord, Sample
 
@@ -62,7 +62,7 @@ def evaluate(
     seed: int = 0,
     benchmark: str | None = None,
     notes: Sequence[str] = (),
-    workers: Workers = Workers(),
+    workers: Workers = ALONE,
 ) -> dict[str, Any]:
     """Answer and score every sample; write ``samples.jsonl``, ``settings.json`` and ``metrics.json`` to ``out_dir``.
 

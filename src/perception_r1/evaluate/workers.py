@@ -25,6 +25,9 @@ class Workers:
             PartialState().wait_for_everyone()
 
 
+ALONE = Workers()
+
+
 def started_workers(*, cpu: bool = False) -> Workers:
     """The processes that a launcher started (it sets WORLD_SIZE), joined; one alone without a launcher.
 
@@ -32,7 +35,7 @@ def started_workers(*, cpu: bool = False) -> Workers:
         cpu: join over the CPU (gloo), although there may be a GPU.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        return Workers()
+        return ALONE
     from accelerate import PartialState
 
     state = PartialState(cpu=cpu)
