@@ -1,25 +1,22 @@
 """Rewards as TRL's ``GRPOTrainer`` calls them.
 
-One ``async def`` returns ``RewardRecord.reward``; the components go to TRL's ``log_metric``. TRL hands over text
-without special tokens, so the completion is decoded again from its ids with them kept, and an answer without an end
-token is known to be truncated.
+Components go to TRL's ``log_metric``. TRL hands over text without special tokens, so where a tokenizer is given the
+completion is decoded again from its ids with them kept, and an answer without an end token is known to be truncated.
+
+    GRPOTrainer(model, reward_functions({"task": "grounding", "family": "qwen3_vl"}, tokenizer=processor.tokenizer), …)
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from perception_r1.data.rows import sample_from_row
+from perception_r1.integrations.scoring import ROW_COLUMN, Settings, mean_components, sample_of, task_of, text_of
 from perception_r1.types import Completion, RewardRecord, Sample
 
-if TYPE_CHECKING:
-    from perception_r1.tasks import Task
-
-ROW_COLUMN = "row"
-"""Dataset column that holds the canonical row of a sample as JSON."""
+_FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
+           "points", "count", "text", "answer", "visual_annotations")  # fmt: skip
 
 
 class Tokenizer(Protocol):
@@ -29,12 +26,7 @@ class Tokenizer(Protocol):
 
 
 OnScored = Callable[[int, list[Sample], list[Completion], list[RewardRecord]], None]
-
-
-@lru_cache(maxsize=4096)
-def sample_of(row: str) -> Sample:
-    """The sample of a row in JSON; a group's rollouts share one."""
-    return sample_from_row(json.loads(row), path="training rows", check_image=False)
+Reward = Callable[..., Awaitable[list[float | None]]]
 
 
 def completion_of(token_ids: Sequence[int], tokenizer: Tokenizer, end_ids: Iterable[int]) -> Completion:
@@ -45,48 +37,43 @@ def completion_of(token_ids: Sequence[int], tokenizer: Tokenizer, end_ids: Itera
     return Completion(text, "stop" if ended else "length")
 
 
-def reward_function(
-    task: Task, tokenizer: Tokenizer, end_ids: Iterable[int], on_scored: OnScored | None = None
-) -> Callable[..., Awaitable[list[float | None]]]:
-    """A reward function for ``GRPOTrainer(reward_funcs=…)`` over rows made by ``train.dataset``.
+def reward_functions(settings: Settings, *, tokenizer: Any = None) -> list[Reward]:
+    """``reward_funcs`` for a ``GRPOTrainer`` of your own; the data set has a column ``row`` or a row's fields.
 
-    Args:
-        task: scores each completion (``task.score``, the single path).
-        tokenizer: decodes ``completion_ids``.
-        end_ids: token ids that end an answer.
-        on_scored: called once a generation batch with (step, samples, completions, records); for saving rollouts.
-
-    Returns:
-        ``async (completion_ids, row, …) -> rewards``; None for a completion that could not be scored, which TRL leaves
-        out of the group's baseline.
+    Without a ``tokenizer`` the text is scored as TRL decodes it, without special tokens.
     """
-    ends = frozenset(end_ids)
+    task = task_of(settings)
+    ends = {tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(task.family.end_tokens))} if tokenizer else ()
+    return [reward_function(task, tokenizer, [i for i in ends if i is not None])]
+
+
+def reward_function(
+    task: Settings, tokenizer: Tokenizer | None, end_ids: Iterable[int], on_scored: OnScored | None = None
+) -> Reward:
+    """A reward function over a column ``row`` or a row's fields; None (not scored) is left out of the group by TRL.
+
+    ``on_scored`` is called once a generation batch with (step, samples, completions, records); for saving rollouts.
+    """
+    task, ends = task_of(task), frozenset(end_ids)
 
     async def perception_reward(
-        *, completion_ids: list[list[int]], row: list[str], **context: Any
+        *, completions: Sequence[Any] = (), completion_ids: Sequence[list[int]] = (), **context: Any
     ) -> list[float | None]:
-        samples = [sample_of(text) for text in row]
-        completions = [completion_of(ids, tokenizer, ends) for ids in completion_ids]
-        records = [task.score(sample, completion) for sample, completion in zip(samples, completions, strict=True)]
-        log_metric = context.get("log_metric")
-        if log_metric is not None:
-            for name, value in mean_components(records).items():
-                log_metric(f"components/{name}", value)
+        if tokenizer is None:
+            found = [Completion(text_of(completion)) for completion in completions]
+        else:
+            found = [completion_of(ids, tokenizer, ends) for ids in completion_ids]
+        samples = [sample_of(row) for row in context[ROW_COLUMN]] if ROW_COLUMN in context else []
+        for i in range(len(samples), len(found)):
+            fields = {key: context[key][i] for key in _FIELDS if key in context and context[key][i] is not None}
+            row = {"id": i, "question": "object", **fields, "task": task.name}
+            samples.append(sample_from_row(row, path="dataset", line=i + 1, image_required=False, check_image=False))
+        records = [task.score(*pair) for pair in zip(samples, found, strict=True)]
+        for name, value in mean_components(records).items() if context.get("log_metric") else ():
+            context["log_metric"](f"components/{name}", value)
         if on_scored is not None:
             state = context.get("trainer_state")
-            on_scored(1 + (state.global_step if state else 0), samples, completions, records)
+            on_scored(1 + (state.global_step if state else 0), samples, found, records)
         return [record.reward for record in records]
 
     return perception_reward
-
-
-def mean_components(records: Sequence[RewardRecord]) -> dict[str, float]:
-    """The mean of each component over the records that have it, and the share of each parse status."""
-    sums: dict[str, list[float]] = {}
-    for record in records:
-        for name, value in record.components.items():
-            sums.setdefault(name, []).append(value)
-    means = {name: sum(values) / len(values) for name, values in sums.items()}
-    for status in ("malformed", "truncated"):
-        means[f"share_{status}"] = sum(record.status == status for record in records) / max(len(records), 1)
-    return means

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import model_image
 from perception_r1.data.rows import row_from_sample
-from perception_r1.integrations.trl import ROW_COLUMN, sample_of
+from perception_r1.integrations.scoring import ROW_COLUMN, sample_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,0 +1,163 @@
+"""What the adapters have in common: a task from plain settings, samples from packed rows, plain numbers from records.
+
+An engine's worker gets the *settings* of a task (a JSON file beside its data) and, with each answer, the *packed row*
+of the question: target, sizes and categories as one JSON string. No tensor, processor or image takes part.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from perception_r1.data.rows import row_from_sample, sample_from_row
+from perception_r1.errors import DataError, RecipeError
+from perception_r1.tasks import Task, make_task, reward_spec
+from perception_r1.types import Completion, FinishReason, RewardRecord, Sample
+
+if TYPE_CHECKING:
+    from perception_r1.config import Recipe
+
+Settings: TypeAlias = "str | Path | Mapping[str, Any] | Task"
+"""A task, its settings, their JSON, or the path of a file with it."""
+
+ROW_COLUMN = "row"
+"""Dataset column that holds the canonical row of a sample as JSON."""
+
+_KEYS = ("task", "family", "reward", "thinking", "prompt")
+_log = logging.getLogger("perception_r1")
+
+
+def settings_of(recipe: Recipe, family: str) -> dict[str, Any]:
+    """What `task_of` needs of a recipe, as JSON values; ``family`` is used where the recipe leaves it to the model."""
+    return {
+        "task": recipe.task,
+        "family": recipe.family if recipe.family is not None else family,
+        "reward": recipe.reward.model_dump(mode="json", exclude_defaults=True),
+        "thinking": recipe.thinking,
+        "prompt": recipe.prompt,
+    }
+
+
+def task_of(settings: Settings) -> Task:
+    """The task that settings describe.
+
+    Raises:
+        RecipeError: no such file, no JSON object, an unknown key, or a value that makes no task.
+
+    Example:
+        >>> task_of({"task": "ocr", "family": "qwen3_vl", "reward": {"preset": "paper"}}).reward.preset
+        'paper'
+    """
+    if isinstance(settings, Task):
+        return settings
+    values = dict(settings) if isinstance(settings, Mapping) else _read(str(settings))
+    unknown = sorted(set(values) - set(_KEYS))
+    if unknown or not {"task", "family"} <= values.keys():
+        raise RecipeError(f"settings of a task are {', '.join(_KEYS)} (found {', '.join(map(str, values))})")
+    reward = dict(values.get("reward") or {})
+    family = values["family"]
+    return make_task(
+        values["task"],
+        family=dict(family) if isinstance(family, Mapping) else family,
+        reward=reward_spec(values["task"], reward.pop("preset", "robust"), **reward),
+        thinking=bool(values.get("thinking", False)),
+        prompt=values.get("prompt", "paper"),
+    )
+
+
+def pack(sample: Sample) -> str:
+    """The row that an answer to ``sample`` is scored with, as JSON; the image stays behind, its sizes come along."""
+    row = row_from_sample(sample)
+    row.pop("image", None)
+    return json.dumps(row, ensure_ascii=False)
+
+
+@lru_cache(maxsize=4096)
+def sample_of(row: str) -> Sample:
+    """The sample of a packed (or whole) row; a group's rollouts share one.
+
+    Raises:
+        DataError: the text is no row.
+    """
+    try:
+        values = json.loads(row)
+    except ValueError:
+        raise DataError(
+            f"{row[:60]!r} is not a packed row (made by pr1 export, or integrations.scoring.pack)"
+        ) from None
+    return sample_from_row(values, path="packed row", image_required=False, check_image=False)
+
+
+class Scorer:
+    """Scores answers for an engine that takes plain numbers only.
+
+    Args:
+        settings: the task.
+        unscored: what stands for *not scored* (a user's function gave None, a judge was not reached) where the engine
+            has no such thing. Each one is counted in ``n_unscored``, and the first of them and every hundredth logged.
+    """
+
+    def __init__(self, settings: Settings, unscored: float = 0.0) -> None:
+        self.task, self.unscored, self.n_unscored = task_of(settings), float(unscored), 0
+
+    def record(self, text: str, row: str, finish_reason: FinishReason | None = None) -> RewardRecord:
+        """The record of an answer to a packed row; a finish reason that is not known is None."""
+        return self.task.score(sample_of(row), Completion(text, finish_reason))
+
+    def reward(self, record: RewardRecord) -> float:
+        """The record's reward, or the configured value."""
+        if record.reward is not None:
+            return record.reward
+        self.n_unscored += 1
+        if self.n_unscored % 100 == 1:
+            _log.warning("%d answers not scored, given %s (%s)", self.n_unscored, self.unscored, record.reason)
+        return self.unscored
+
+    def numbers(self, record: RewardRecord) -> dict[str, float]:
+        """Components and flags for logs: the same keys for every answer, as engines that stack them need."""
+        spec = self.task.reward
+        named = {name: record.components.get(name, self.unscored) for name in (*spec.components, *spec.gates)}
+        flags = {f"is_{status}": float(record.status == status) for status in ("malformed", "truncated")}
+        return {**named, **flags, "not_scored": float(record.reward is None)}
+
+
+@lru_cache(maxsize=8)
+def scorer_of(settings: str, unscored: float = 0.0) -> Scorer:
+    """One scorer a worker for settings given as a path or as JSON."""
+    return Scorer(settings, unscored)
+
+
+def mean_components(records: Sequence[RewardRecord]) -> dict[str, float]:
+    """The mean of each component over the records that have it, and the share of each parse status."""
+    sums: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.components.items():
+            sums.setdefault(name, []).append(value)
+    means = {name: sum(values) / len(values) for name, values in sums.items()}
+    for status in ("malformed", "truncated"):
+        means[f"share_{status}"] = sum(record.status == status for record in records) / max(len(records), 1)
+    return means
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion as trainers hand it over: text, or a list of messages whose last one holds it."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{text}: settings of the task cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise RecipeError(f"{text[:60]}: settings of the task are not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{text[:60]}: settings of the task are not a JSON object")
+    return values
