@@ -17,6 +17,9 @@ def report(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Title.", show_default="the folder's name")] = None,
     gallery: Annotated[int, typer.Option("--gallery", min=0, help="How many samples to show.")] = 24,
+    rollouts: Annotated[
+        int, typer.Option("--rollouts", min=0, help="How many rollouts the group inspector holds at most; 0: none.")
+    ] = 16_000,
     seed: Annotated[int, typer.Option("--seed", help="Of the gallery's choice and the bootstrap.")] = 0,
     png: Annotated[Path | None, typer.Option("--png", help="Also a still picture of the result.")] = None,
 ) -> None:
@@ -27,7 +30,7 @@ def report(
     """
     from perception_r1.report import write_report
 
-    page = write_report(folders, out, title=title, gallery=gallery, seed=seed)
+    page = write_report(folders, out, title=title, gallery=gallery, rollouts=rollouts, seed=seed)
     typer.echo(f"report:  {page}")
     if png is not None:
         from perception_r1.report.picture import write_picture

@@ -18,6 +18,7 @@ from perception_r1.evaluate.metrics import compare
 from perception_r1.report import words
 from perception_r1.report.charts import dot_chart, line_chart
 from perception_r1.report.gallery import build_gallery
+from perception_r1.report.inspector import LIMIT, build_inspector
 from perception_r1.report.runs import Evaluation, Training, load_runs, pretty
 
 # Colours are CSS variables (see style.css.j2): c0 the first model … c5. The last model is always the accent.
@@ -33,6 +34,7 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     unit: str = "samples",
     gallery: int = 24,
+    rollouts: int = LIMIT,
     seed: int = 0,
 ) -> Path:
     """The report of run folders (trainings, evaluations, or folders that hold some).
@@ -40,7 +42,7 @@ def write_report(
     Args:
         folders: where to look; see ``load_runs``.
         out_html: the page; default ``report.html`` in the first folder.
-        title, subtitle, facts, unit, gallery, seed: as in ``build_report``.
+        title, subtitle, facts, unit, gallery, rollouts, seed: as in ``build_report``.
 
     Raises:
         UserError: nothing to report there.
@@ -56,6 +58,7 @@ def write_report(
         facts=facts,
         unit=unit,
         gallery=gallery,
+        rollouts=rollouts,
         seed=seed,
     )
 
@@ -70,6 +73,7 @@ def build_report(
     facts: Mapping[str, str] | None = None,
     unit: str = "samples",
     gallery: int = 24,
+    rollouts: int = LIMIT,
     seed: int = 0,
 ) -> Path:
     """Write the page.
@@ -83,6 +87,7 @@ def build_report(
         facts: further lines for "What was run".
         unit: what a sample is called in the headline ("held-out scenes").
         gallery: how many samples to show.
+        rollouts: how many of a training's rollouts the group inspector holds at most; 0 leaves it out.
         seed: of the gallery's choice and of the bootstrap of differences.
 
     Returns:
@@ -107,6 +112,7 @@ def build_report(
         result=_result(evaluations, unit, seed) if evaluations else None,
         curves=[_curves(training) for training in trainings if training.logs],
         gallery=build_gallery(evaluations, n=gallery, seed=seed) if evaluations and gallery else None,
+        inspectors=_inspectors(trainings, rollouts),
         facts=_facts(evaluations, trainings, facts or {}),
         details=_details(evaluations, trainings),
     )
@@ -264,6 +270,16 @@ def _curves(training: Training) -> dict[str, Any]:
         "note": "KL to the start was not computed (beta = 0: no reference model)." if no_kl and not beta else "",
         "open": training.is_rl,
     }
+
+
+def _inspectors(trainings: Sequence[Training], limit: int) -> list[dict[str, Any]]:
+    """The groups of every training that saved its rollouts."""
+    found = [
+        build_inspector(training.folder, title=training.title, limit=limit, show_progress=True)
+        for training in trainings
+        if training.folder is not None and training.is_rl
+    ]
+    return [inspector for inspector in found if inspector is not None]
 
 
 def _any_above(series: list[dict[str, Any]], value: float) -> bool:

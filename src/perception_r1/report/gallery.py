@@ -151,7 +151,7 @@ def _fit(box: Any, label: str | None, target: BoxTarget, m: int) -> float:
 
 def said(result: Result) -> str:
     """How right an answer is, in a word: "3 of 4", "IoU 0.71"."""
-    sample, _, record = result
+    sample, _, record = result[:3]
     if sample.task == "counting":
         return f"{record.n_valid} of {target_count(sample)}"
     if sample.task == "grounding":
@@ -161,7 +161,7 @@ def said(result: Result) -> str:
 
 
 def _panel(result: Result) -> dict[str, Any]:
-    sample, completion, record = result
+    sample, completion, record = result[:3]
     score = quality(sample, record)
     return {
         "boxes": drawn_boxes(result),

@@ -43,12 +43,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its logs by step, its resolved recipe, what it ran on."""
+    """One training: its logs by step, its resolved recipe, what it ran on; ``folder`` may hold its rollouts."""
 
     name: str
     logs: Sequence[dict[str, Any]]
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def title(self) -> str:
@@ -124,6 +125,7 @@ def _training(folder: Path) -> Training:
         read_lines(folder / "metrics.jsonl"),
         read_json_file(folder / "config.json") or {},
         read_json_file(folder / "environment.json") or {},
+        folder,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from perception_r1.core.groups import group_advantages
 from perception_r1.data.rows import row_from_sample
 from perception_r1.progress import progress
 from perception_r1.types import Completion, RewardRecord, Sample
@@ -110,23 +110,6 @@ class RolloutWriter:
         temporary = path.with_suffix(".tmp")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), temporary, compression="zstd")
         temporary.replace(path)
-
-
-def group_advantages(rewards: Sequence[float | None]) -> list[float | None]:
-    """GRPO's advantages of one group, ``(r − mean) / (std + 1e-4)`` with the sample standard deviation.
-
-    Follows the released code of PR1 and TRL's ``scale_rewards: group``. A completion that was not scored takes no part
-    and gets None; fewer than two scored ones give 0.
-
-    Example:
-        >>> [a if a is None else round(a, 3) for a in group_advantages([1.0, 0.0, None, 0.5])]
-        [1.0, -1.0, None, 0.0]
-    """
-    scored = [reward for reward in rewards if reward is not None]
-    if len(scored) < 2:
-        return [None if reward is None else 0.0 for reward in rewards]
-    mean, std = statistics.fmean(scored), statistics.stdev(scored)
-    return [None if reward is None else (reward - mean) / (std + 1e-4) for reward in rewards]
 
 
 def _schema() -> Any:
