@@ -41,6 +41,7 @@ def test_prompts_of_the_released_evaluation() -> None:
     )
     assert render_prompt(OCR, qwen, preset="released").user == "OCR this image: "
     assert render_prompt(OCR, qwen, preset="released").system is None
+    assert render_prompt(OCR, FAMILIES["qwen2_vl"], preset="released").user == "<image>\nOCR this image: "
 
 
 def test_thinking() -> None:

@@ -38,6 +38,8 @@ _RELEASED = {
     ),
     "ocr": "OCR this image: ",
 }
+# The released OCR evaluation of PR1's Qwen2-VL has these words in its text, beside the image itself.
+_LITERAL_IMAGE = "<image>\n"
 _FRAME_WORDS = {
     "norm1000": "as integers from 0 to 1000 of either side",
     "resized": "in pixels",
@@ -67,6 +69,8 @@ def render_prompt(sample: Sample, family: Family, *, thinking: bool = False, pre
     question = sample.question.strip()
     if sample.task == "ocr":
         text = question or templates["ocr"]
+        if preset == "released" and not question and family.answer_format == "qwen_ref_box":
+            text = _LITERAL_IMAGE + text
     else:
         phrase = f"<ref>{question}</ref>" if family.answer_format == "internvl" else question
         categories = ", ".join(sample.categories) or question or "all objects"

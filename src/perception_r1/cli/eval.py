@@ -1,4 +1,4 @@
-"""``pr1 eval``: a model, or answers saved earlier, against data, with the field's metrics."""
+"""``pr1 eval``: a model, or answers saved earlier, against data or a named benchmark, with the field's metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from perception_r1.config import Recipe
+    from perception_r1.evaluate.backends import Decoding
+    from perception_r1.evaluate.benchmarks import Benchmark
+    from perception_r1.evaluate.checkpoints import Checkpoint
     from perception_r1.families import Family
     from perception_r1.tasks import Task
     from perception_r1.types import Sample
@@ -18,23 +21,46 @@ def eval_command(
     recipe: Annotated[
         Path | None, typer.Argument(help="A recipe: its task, family, image limits and data.eval are used.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Folder or hub id of the model.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder or hub id of the model; its name at a server.")
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark", help="refcoco, refcoco+-testA, pixmo-count, pageocr, coco2017 …; several by commas."
+        ),
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="grounding, counting, detection, ocr.")] = None,
     family: Annotated[
         str | None, typer.Option("--family", "-f", help="The model's family.", show_default="from its configuration")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Rows to evaluate on (JSON lines).")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Rows to evaluate on (JSON lines); with --benchmark, its official files."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Root of the image paths.", show_default="the folder of --data")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the results.", show_default="runs/eval-TASK-MODEL")
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", "-b", help="transformers, or replay (saved answers).")] = (
-        "transformers"
-    ),
+    backend: Annotated[
+        str, typer.Option("--backend", "-b", help="transformers, vllm, openai (a server), or replay (saved answers).")
+    ] = "transformers",
     responses: Annotated[
-        Path | None, typer.Option("--responses", help="Saved answers (id, response): JSON lines, for replay.")
+        Path | None,
+        typer.Option("--responses", help="Saved answers for replay: (id, response) lines, or a result file of PR1's."),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", help="openai: its address, http://HOST:PORT/v1 (key: OPENAI_API_KEY).")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="openai: requests at a time.")] = 16,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="openai: seconds for an answer.")] = 600.0,
+    request: Annotated[
+        str | None, typer.Option("--request", help="openai: further fields of each request, as a JSON object.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="Ask as the released evaluation of this published checkpoint does.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", "-p", help="Reward preset of the records.", show_default="robust")
@@ -44,8 +70,18 @@ def eval_command(
         typer.Option("--prompt", help="paper, or released (PR1's evaluation code).", show_default="paper"),
     ] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Ask for <think> and <answer> blocks.")] = False,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, show_default="1024")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, show_default="the benchmark's, or 1024")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option("--repetition-penalty", min=0.01, show_default="1")
+    ] = None,
+    min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Of the image the model sees.")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the family's")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="16")] = None,
+    box_scores: Annotated[
+        str, typer.Option("--box-scores", help="Detection: one (1.0 for each box); logprob adds COCO figures by it.")
+    ] = "one",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="That many samples, drawn at random.")] = (
         None
     ),
@@ -53,6 +89,9 @@ def eval_command(
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="Detection: COCO's official annotation file.")
     ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Benchmark: leave out samples whose image is not there.")
+    ] = False,
     device: Annotated[str | None, typer.Option("--device", show_default="cuda where there is one")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with answers already in --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of a table.")] = False,
@@ -61,65 +100,111 @@ def eval_command(
     """Evaluate a model, or saved responses, with the field's metrics.
 
     Greedy answers are written to samples.jsonl as they come; started again, a killed evaluation goes on. metrics.json
-    has each figure with its 95 % bootstrap interval.
+    has each figure with its 95 % bootstrap interval. Started by torchrun or accelerate, all processes share the work.
+
+    Example: pr1 eval --model Kangheng/PR1-Qwen2-VL-2B-Counting --data eval --images eval/images
     """
     import json
 
     from perception_r1.errors import UserError
+    from perception_r1.evaluate.backends import BACKENDS, ServerSettings, open_backend
+    from perception_r1.evaluate.benchmarks import expand, load_benchmark
+    from perception_r1.evaluate.checkpoints import checkpoint_for
     from perception_r1.evaluate.run import evaluate
+    from perception_r1.evaluate.workers import started_workers
 
-    if backend not in ("transformers", "replay"):
-        raise UserError(f"--backend {backend}: expected transformers or replay")
+    if backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
     if backend == "replay" and responses is None:
         raise UserError("--backend replay needs the saved answers: --responses FILE.jsonl")
+    if box_scores not in ("one", "logprob"):
+        raise UserError(f"--box-scores {box_scores}: expected one or logprob")
     settings = None
     if recipe is not None:
         from perception_r1.config import load_recipe
 
         settings = load_recipe(recipe)
-    task_name = task or (settings.task if settings else None)
+    name = model or (settings.model if settings else None)
+    checkpoint = checkpoint_for(like, name)
+    chosen = _benchmarks(benchmark, checkpoint, data, task, expand)
+    task_name = task or (chosen[0].task if chosen else settings.task if settings else None)
     if task_name is None:
-        raise UserError("say which task: --task grounding|counting|detection|ocr (or give a recipe)")
+        raise UserError("say which task: --task grounding|counting|detection|ocr (or give a recipe, or --benchmark)")
     if settings and settings.task != task_name:
         raise UserError(f"--task {task_name}: the recipe's task is {settings.task}")
-    name = model or (settings.model if settings else None)
-    if backend == "transformers" and name is None:
+    if backend != "replay" and name is None:
         raise UserError("say which model: --model FOLDER_OR_ID (or --backend replay --responses FILE)")
 
-    scorer = _task(task_name, _family(family, settings, name), settings, preset, prompt, thinking)
-    samples = _limited(_samples(data, images, scorer, settings), limit, seed)
+    workers = started_workers(cpu=device == "cpu")
+    decoding = _decoding(settings, checkpoint, chosen, max_new_tokens, batch_size, repetition_penalty, box_scores)
+    prompt = prompt or (checkpoint.prompt if checkpoint else None)
+    like_family = family or (checkpoint.family if checkpoint and (like or settings is None) else None)
+    scorer = _task(task_name, _family(like_family, settings, name, backend), settings, preset, prompt, thinking)
+    if checkpoint and settings is None:
+        min_pixels, max_pixels = min_pixels or checkpoint.min_pixels, max_pixels or checkpoint.max_pixels
+    elif settings:
+        min_pixels, max_pixels = min_pixels or settings.image.min_pixels, max_pixels or settings.image.max_pixels
     shown_name = Path(name).name if name and Path(name).exists() else name or Path(str(responses)).stem
-    folder = out or Path("runs") / f"eval-{task_name}-{shown_name.replace('/', '--')}"
-    answers: Any
-    if backend == "replay":
-        from perception_r1.evaluate.generate import read_responses
+    # Before the model is loaded, which may take minutes: bad data is said at once.
+    parts: list[tuple[str | None, list[Sample], Path | None, list[str]]] = []
+    if chosen:
+        for item in chosen:
+            found = load_benchmark(item, _needed(data), images, missing="skip" if skip_missing else "error")
+            rows = _limited(found.samples, limit, seed)
+            parts.append((item.name, rows, found.annotations, [f"{item.title} from {found.path}", *found.notes]))
+    else:
+        parts.append((None, _limited(_samples(data, images, scorer, settings), limit, seed), annotations, []))
 
-        answers = read_responses(Path(str(responses)))
-    else:
-        answers = _generator(name, scorer.family, settings, max_new_tokens, batch_size, device)
-    metrics = evaluate(
-        scorer,
-        samples,
-        answers,
-        folder,
-        model_name=str(shown_name),
-        resume=resume,
-        progress=not quiet,
-        min_pixels=settings.image.min_pixels if settings else None,
-        max_pixels=settings.image.max_pixels if settings else None,
-        annotations=annotations,
-        seed=seed,
-    )
+    generator: Any = None
+    if backend != "replay":
+        extra = _json_object(request)
+        server_settings = ServerSettings(server, concurrency, timeout, extra)
+        generator = open_backend(backend, str(name), scorer.family, decoding, device=device, server=server_settings)
+    label = (benchmark or "").replace(",", "_") or (chosen[0].name if len(chosen) == 1 else task_name)
+    folder = out or Path("runs") / f"eval-{label}-{shown_name.replace('/', '--')}"
+    results = []
+    for part_name, rows, part_annotations, notes in parts:
+        answers = generator
+        if backend == "replay":
+            from perception_r1.evaluate.answers import read_answers
+
+            answers = read_answers(Path(str(responses)), rows)
+        part_folder = folder / str(part_name) if len(parts) > 1 else folder
+        metrics = evaluate(
+            scorer,
+            rows,
+            answers,
+            part_folder,
+            model_name=str(shown_name),
+            resume=resume,
+            progress=not quiet,
+            label=f"evaluating {part_name}" if part_name else "evaluating",
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            annotations=annotations or part_annotations,
+            seed=seed,
+            benchmark=part_name,
+            notes=[*notes, *getattr(answers, "notes", ())],
+            workers=workers,
+        )
+        if not workers.is_first:
+            continue
+        results.append({**metrics, "out": str(part_folder)})
+        if not as_json:
+            typer.echo(metrics_table(metrics))
+    if not workers.is_first:
+        return
     if as_json:
-        typer.echo(json.dumps({**metrics, "out": str(folder)}, ensure_ascii=False))
+        typer.echo(json.dumps(results[0] if len(results) == 1 else results, ensure_ascii=False))
     else:
-        typer.echo(metrics_table(metrics))
-        typer.echo(f"results: {folder}   next: pr1 report {folder}")
+        paper = " --paper pr1" if chosen else ""
+        typer.echo(f"results: {folder}   next: pr1 report {folder}{paper}")
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """Metrics as aligned text: the primary one first, values with their intervals."""
-    lines = [f"{metrics['model']} · {metrics['task']} · {metrics['n_scored']} of {metrics['n']} samples scored"]
+    what = metrics.get("benchmark") or metrics["task"]
+    lines = [f"{metrics['model']} · {what} · {metrics['n_scored']} of {metrics['n']} samples scored"]
     primary = metrics["primary"]
     names = sorted(metrics["metrics"], key=lambda name: name != primary)
     width = max((len(name) for name in names), default=0)
@@ -132,7 +217,75 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _family(family: str | None, recipe: Recipe | None, model: str | None) -> Any:
+def _benchmarks(
+    names: str | None, checkpoint: Checkpoint | None, data: Path | None, task: str | None, expand: Any
+) -> list[Benchmark]:
+    """The benchmarks that were named; a published checkpoint's own where only the folder of its data was."""
+    from perception_r1.errors import UserError
+
+    if names is None:
+        if checkpoint is None or data is None or data.is_file() or task is not None:
+            return []
+        if not checkpoint.benchmarks:
+            raise UserError(
+                f"{checkpoint.model} is made for reasoning, which lmms-eval evaluates: make bench-general "
+                f"MODEL={checkpoint.model} (or name a --benchmark)"
+            )
+        names = checkpoint.benchmarks
+    chosen: list[Benchmark] = expand(names)
+    tasks = sorted({item.task for item in chosen} | ({task} if task else set()))
+    if len(tasks) > 1:
+        raise UserError(f"--benchmark {names}: one task at a time ({', '.join(tasks)})")
+    return chosen
+
+
+def _decoding(
+    recipe: Recipe | None,
+    checkpoint: Checkpoint | None,
+    chosen: list[Benchmark],
+    max_new_tokens: int | None,
+    batch_size: int | None,
+    repetition_penalty: float | None,
+    box_scores: str,
+) -> Decoding:
+    """What was asked for, else the checkpoint's, the recipe's or the benchmark's."""
+    from perception_r1.config import Eval
+    from perception_r1.evaluate.backends import Decoding
+
+    plain = recipe.eval if recipe else Eval()
+    limit, penalty = plain.max_new_tokens, plain.repetition_penalty
+    if checkpoint is not None:
+        limit, penalty = checkpoint.max_new_tokens, checkpoint.repetition_penalty
+    elif recipe is None and chosen:
+        limit = max(item.max_new_tokens for item in chosen)
+    return Decoding(
+        max_new_tokens or limit, batch_size or plain.batch_size, repetition_penalty or penalty, box_scores == "logprob"
+    )
+
+
+def _needed(data: Path | None) -> Path:
+    from perception_r1.errors import UserError
+
+    if data is None:
+        raise UserError("say where the benchmark's files are: --data FOLDER")
+    return data
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    import json
+
+    from perception_r1.errors import UserError
+
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--request: not valid JSON at column {error.colno}: {error.msg}") from None
+    if not isinstance(value, dict):
+        raise UserError('--request: expected a JSON object such as {"top_k": 1}')
+    return value
+
+
+def _family(family: str | None, recipe: Recipe | None, model: str | None, backend: str) -> Any:
     """As told, or the recipe's, or that of the model's own configuration."""
     from perception_r1.errors import UserError
     from perception_r1.families import get_family
@@ -142,6 +295,8 @@ def _family(family: str | None, recipe: Recipe | None, model: str | None) -> Any
         return get_family(like)
     if model is None:
         raise UserError("saved answers do not say which model wrote them: give --family")
+    if backend == "openai" and not Path(model).is_dir():
+        raise UserError("a server does not say of which family its model is: give --family")
     from perception_r1.models.load import detect_family
 
     return detect_family(model)
@@ -191,32 +346,3 @@ def _limited(samples: list[Sample], limit: int | None, seed: int) -> list[Sample
 
     picked = set(random.Random(seed).sample(range(len(samples)), limit))
     return [sample for index, sample in enumerate(samples) if index in picked]
-
-
-def _generator(
-    name: str | None,
-    family: Any,
-    recipe: Recipe | None,
-    max_new_tokens: int | None,
-    batch_size: int | None,
-    device: str | None,
-) -> Any:
-    from perception_r1.models.load import check_model_path
-
-    check_model_path(str(name))
-    import torch
-
-    from perception_r1.config import Eval
-    from perception_r1.evaluate.generate import TransformersGenerator
-    from perception_r1.models.load import load_model
-
-    defaults = recipe.eval if recipe else Eval()
-    model, processor = load_model(str(name), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return TransformersGenerator(
-        model,
-        processor,
-        family,
-        max_new_tokens=max_new_tokens or defaults.max_new_tokens,
-        batch_size=batch_size or defaults.batch_size,
-        repetition_penalty=defaults.repetition_penalty,
-    )

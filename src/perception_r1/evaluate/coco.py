@@ -1,8 +1,9 @@
 """COCO's twelve figures for detection answers, by hotcoco (equal to pycocotools, which is the oracle in the tests).
 
 A model that writes boxes as text gives no confidence: every box has score 1.0, as in PR1, and boxes of equal score keep
-the order of images and of the answer; as an option its tokens' log-probability is its score (see ``tokens``). Boxes are
-in original pixels. A label that is not among the categories is no detection of any class and does not enter, as in COCO.
+the order of images and of the answer; as an option its tokens' log-probability is its score (see ``tokens``). Boxes
+are in original pixels. A label that is not among the categories is no detection of any class and does not enter, as in
+COCO.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ itself) is given all that is left, and answers in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -88,7 +88,8 @@ class TransformersGenerator:
         if share:
             from perception_r1 import shared_prefix
 
-            shared_prefix.enable(model)
+            with suppress(ModelError):  # of another family: nothing is shared
+                shared_prefix.enable(model)
         self.tokenizer = processor.tokenizer
         self.end_ids = _end_ids(model, self.tokenizer, family)
         self.options: dict[str, Any] = {
@@ -96,7 +97,7 @@ class TransformersGenerator:
             "do_sample": False,
             "num_beams": 1,
             "repetition_penalty": repetition_penalty,
-            "suppress_tokens": _known_ids(self.tokenizer, family.image_tokens) or None,
+            "suppress_tokens": known_ids(self.tokenizer, family.image_tokens) or None,
             "eos_token_id": self.end_ids,
             "pad_token_id": self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0],
             # Sampling settings saved with a model mean nothing here, and generate() warns of them.
@@ -199,7 +200,7 @@ def finish_reason(row: Mapping[str, Any], path: object, line: int | None) -> Any
     return value
 
 
-def _known_ids(tokenizer: Any, names: Sequence[str]) -> list[int]:
+def known_ids(tokenizer: Any, names: Sequence[str]) -> list[int]:
     """Ids of those tokens that the vocabulary has."""
     ids = (tokenizer.convert_tokens_to_ids(name) for name in names)
     return [token for token in ids if token is not None and token != tokenizer.unk_token_id]
@@ -208,7 +209,7 @@ def _known_ids(tokenizer: Any, names: Sequence[str]) -> list[int]:
 def _end_ids(model: Any, tokenizer: Any, family: Family) -> list[int]:
     configured = model.generation_config.eos_token_id
     ids = [configured] if isinstance(configured, int) else list(configured or ())
-    ids += [tokenizer.eos_token_id, *_known_ids(tokenizer, family.end_tokens)]
+    ids += [tokenizer.eos_token_id, *known_ids(tokenizer, family.end_tokens)]
     unique = list(dict.fromkeys(token for token in ids if token is not None))
     if not unique:
         raise ModelError("the tokenizer has no end token, so no answer would ever end")
