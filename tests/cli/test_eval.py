@@ -96,7 +96,7 @@ def test_a_recipe_says_the_rest(files, pr1, tmp_path):
         ((), "say which task"),
         (("--task", "detection"), "say which model"),
         (("--task", "detection", "--backend", "replay"), "--responses FILE.jsonl"),
-        (("--task", "detection", "--backend", "tpu"), "expected transformers or replay"),
+        (("--task", "detection", "--backend", "tpu"), "expected transformers, vllm, openai or replay"),
         (("--task", "detection", "--model", "{0}/images"), "has no config.json"),
         (("--task", "detection", "--model", "{0}/tiny"), "say what to evaluate on"),
         (("--task", "detection", "--model", "{0}/tiny", "--data", "{0}/none.jsonl"), "no such data file"),

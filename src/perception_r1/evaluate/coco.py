@@ -131,8 +131,56 @@ def coco_metrics(
     Raises:
         DataError: a sample's image is not in the annotation file.
     """
-    if not scored:
+    made = _evaluated(scored, annotations, box_scores)
+    if made is None:
         return {}
+    figures, evaluator, image_ids = made
+    metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
+    for name, values in _resampled(evaluator, image_ids, resamples, seed).items():
+        if name in metrics:
+            low, high = np.quantile(values, [0.025, 0.975])
+            value = metrics[name]["value"]
+            metrics[name] |= {"low": min(float(low), value), "high": max(float(high), value)}
+    for entry in metrics.values():
+        entry["n"] = len(image_ids)
+    return metrics
+
+
+def coco_differences(
+    before: Sequence[Scored], after: Sequence[Scored], *, resamples: int = 200, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """AP, AP50 and AP75 of two models on the same samples: ``a``, ``b`` and ``value`` = b − a with its 95 % interval.
+
+    Both see the same resamples of the images. Ground truth is the samples' own targets.
+    """
+    sides = [_evaluated(side, None, None) for side in (before, after)]
+    if sides[0] is None or sides[1] is None:
+        return {}
+    samples = [_resampled(evaluator, ids, resamples, seed) for _, evaluator, ids in (sides[0], sides[1])]
+    found = {}
+    for name in samples[0]:
+        a, b = sides[0][0][name], sides[1][0][name]
+        low, high = np.quantile(samples[1][name] - samples[0][name], [0.025, 0.975])
+        value = b - a
+        found[name] = {
+            "value": value, "low": min(float(low), value), "high": max(float(high), value), "n": len(before),
+            "a": a, "b": b,
+        }  # fmt: skip
+    return found
+
+
+def _resampled(evaluator: Any, image_ids: Sequence[int], resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
+    # Whole numbers: how often each image is drawn; sums of them reach a recall point exactly where COCO's counts do.
+    weights = np.concatenate(list(resample_counts(len(image_ids), resamples, seed)))
+    return weighted_ap(evaluator, sorted(image_ids), weights)
+
+
+def _evaluated(
+    scored: Sequence[Scored], annotations: str | Path | None, box_scores: Mapping[str, Sequence[float]] | None
+) -> tuple[dict[str, float], Any, list[int]] | None:
+    """Figures, evaluator and image ids; None where there is nothing to find."""
+    if not scored:
+        return None
     truth: dict[str, Any]
     sizes: dict[int, Size] = {}
     if annotations is None:
@@ -157,22 +205,11 @@ def coco_metrics(
             if {"width", "height"} <= image.keys()
         }
     if not truth["annotations"]:
-        return {}
+        return None
     category_ids = {_key(category["name"]): category["id"] for category in truth["categories"]}
     results = detections(scored, image_ids, category_ids, box_scores=box_scores, sizes=sizes)
     figures, evaluator = coco_figures(truth, results, image_ids)
-    metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
-    # Whole numbers: how often each image is drawn; sums of them reach a recall point exactly where COCO's counts do.
-    weights = np.concatenate(list(resample_counts(len(image_ids), resamples, seed)))
-    samples = weighted_ap(evaluator, sorted(image_ids), weights)
-    for name, values in samples.items():
-        if name in metrics:
-            low, high = np.quantile(values, [0.025, 0.975])
-            value = metrics[name]["value"]
-            metrics[name] |= {"low": min(float(low), value), "high": max(float(high), value)}
-    for entry in metrics.values():
-        entry["n"] = len(image_ids)
-    return metrics
+    return figures, evaluator, image_ids
 
 
 def weighted_ap(
