@@ -44,6 +44,16 @@ COMMANDS: dict[str, Spec] = {
         "Evaluate a model, or saved responses, with the field's metrics.",
         "Train and evaluate",
     ),
+    "predict": Spec(
+        "perception_r1.cli.predict:predict",
+        "Ask a model one question about one picture, print the answer, draw it.",
+        "Train and evaluate",
+    ),
+    "compare": Spec(
+        "perception_r1.cli.compare:compare",
+        "Compare two evaluations, sample by sample: paired differences, McNemar's test.",
+        "Train and evaluate",
+    ),
     "report": Spec(
         "perception_r1.cli.report:report", "Write report.html of a run or evaluation.", "Train and evaluate"
     ),
