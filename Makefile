@@ -1,6 +1,7 @@
 # make demo    train a tiny model to count handwritten digits and open the evidence (runs/demo/report.html)
 # make test    the test suite            make test-slow   the tests that take minutes too
 # make check   ruff and mypy             make bench       the table of speeds
+# make test-verl, make test-swift   contract tests with a real verl, ms-swift (environments of their own)
 # make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
 # make clean   remove environment and caches
 #
@@ -63,6 +64,29 @@ test: $(VENV)/.stamp-dev
 test-slow: $(VENV)/.stamp-dev
 	@$(QUIET) $(ONE) $(BIN)/python -m pytest --durations 10 $(TEST_ARGS)
 
+# Engines that need other versions of our dependencies live in environments of their own. The versions are those of
+# docs/engines.md; the first run takes some minutes.
+VERL_VENV  ?= .venv-verl
+VERL       ?= verl==0.9.1 fastapi uvicorn cachetools
+SWIFT_VENV ?= .venv-swift
+SWIFT      ?= ms-swift==4.6.0 msgspec
+
+%/.stamp-engine: pyproject.toml
+	@$(PYTHON) -m venv $*
+	@echo "setup: installing $(ENGINE) in $* ..."
+	@$*/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --prefer-binary $(TORCH_PIP) $(ENGINE) "$(TORCH)" pytest pytest-timeout hypothesis -e .
+	@touch $@
+
+test-verl: ENGINE = $(VERL)
+test-verl: $(VERL_VENV)/.stamp-engine
+	@$(QUIET) $(ONE) $(VERL_VENV)/bin/python -m pytest tests/integrations/test_verl_engine.py tests/integrations/test_adapters.py $(TEST_ARGS) \
+	  || { echo "contract broken with $$($(VERL_VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | grep -iE '^(verl|transformers|torch) ' | tr -s ' \n' ' ')"; exit 1; }
+
+test-swift: ENGINE = $(SWIFT)
+test-swift: $(SWIFT_VENV)/.stamp-engine
+	@$(QUIET) $(ONE) $(SWIFT_VENV)/bin/python -m pytest tests/integrations/test_swift_engine.py tests/integrations/test_adapters.py $(TEST_ARGS) \
+	  || { echo "contract broken with $$($(SWIFT_VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | grep -iE '^(ms-swift|trl|transformers|torch) ' | tr -s ' \n' ' ')"; exit 1; }
+
 check: $(VENV)/.stamp-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -75,5 +99,5 @@ bench-prefix: $(VENV)/.stamp-dev
 	@$(QUIET) $(BIN)/python benchmarks/prefix_step.py $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -57,6 +57,31 @@ COMMANDS: dict[str, Spec] = {
     "report": Spec(
         "perception_r1.cli.report:report", "Write report.html of a run or evaluation.", "Train and evaluate"
     ),
+    "diagnose": Spec(
+        "perception_r1.cli.diagnose:diagnose",
+        "Say whether these data and this model call for RL, SFT or neither, and why.",
+        "See why",
+    ),
+    "replay": Spec(
+        "perception_r1.cli.replay:replay",
+        "Score a run's saved rollouts under another reward: would it have pushed the same way?",
+        "See why",
+    ),
+    "ablate": Spec(
+        "perception_r1.cli.ablate:ablate",
+        "Run a grid of recipe changes and seeds; one table with intervals.",
+        "See why",
+    ),
+    "export": Spec(
+        "perception_r1.cli.export:export_app",
+        "Write a recipe out for verl, ms-swift, EasyR1 or VLM-R1.",
+        "Other engines",
+    ),
+    "import": Spec(
+        "perception_r1.cli.import_recipe:import_recipe",
+        "Turn a launch script of PR1 or VLM-R1 into a recipe.",
+        "Other engines",
+    ),
 }
 
 

@@ -1,0 +1,116 @@
+"""The rows of a recipe for an engine: prompts as text, images by path, the packed row that is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from perception_r1.config import Recipe, Source
+from perception_r1.data.images import model_image, prepare
+from perception_r1.data.mix import mix
+from perception_r1.data.sources import load_source
+from perception_r1.errors import DataError, RecipeError
+from perception_r1.families import Family, get_family
+from perception_r1.integrations.scoring import pack, settings_of, task_of
+from perception_r1.progress import progress
+from perception_r1.tasks import Task
+from perception_r1.types import Sample
+
+PLACEHOLDER = "<image>"
+"""Where verl, ms-swift and EasyR1 put the picture."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A recipe's rows, prepared; ``eval`` is empty where the recipe has none."""
+
+    task: Task
+    family: Family
+    settings: dict[str, Any]
+    train: tuple[Sample, ...]
+    eval: tuple[Sample, ...]
+
+
+def rows_of(recipe: Recipe) -> Rows:
+    """Read, mix and prepare what a recipe trains and evaluates on.
+
+    Raises:
+        RecipeError: no training rows are named, or the family is not known without the model's files.
+        DataError: a bad row, or a question that contains the engines' placeholder for images.
+    """
+    family = family_of(recipe)
+    settings = settings_of(recipe, family.name)
+    task = task_of(settings)
+    if not recipe.data.train:
+        raise RecipeError(f"{recipe.path or recipe.name}: field 'data.train': names no source of rows")
+    train = _samples(recipe, recipe.data.train, recipe.data.total, family)
+    found = _samples(recipe, recipe.data.eval, None, family) if recipe.data.eval else ()
+    for sample in (*train, *found):
+        if PLACEHOLDER in task.prompt(sample).user:
+            raise DataError(f"sample {sample.id!r}: its question contains {PLACEHOLDER!r}, which engines replace")
+    return Rows(task, family, settings, train, found)
+
+
+def family_of(recipe: Recipe) -> Family:
+    """The recipe's family, or that of its model's configuration."""
+    if recipe.family is not None:
+        return get_family(recipe.family)
+    from perception_r1.models.load import detect_family
+
+    return detect_family(recipe.model)
+
+
+def _samples(recipe: Recipe, sources: Sequence[Source], total: int | None, family: Family) -> tuple[Sample, ...]:
+    parts = [
+        (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
+        for source in sources
+    ]
+    low, high = recipe.image.min_pixels, recipe.image.max_pixels
+    return tuple(
+        prepare(sample, family, min_pixels=low, max_pixels=high) for sample in mix(parts, total, recipe.data.seed)
+    )
+
+
+def messages_of(task: Task, sample: Sample) -> list[dict[str, str]]:
+    """System and user turn as text, the picture's placeholder first."""
+    prompt = task.prompt(sample)
+    head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    return [*head, {"role": "user", "content": (PLACEHOLDER if prompt.has_image else "") + prompt.user}]
+
+
+def packed(samples: Iterable[Sample]) -> list[str]:
+    """What each answer is scored with."""
+    return [pack(sample) for sample in samples]
+
+
+def engine_images(samples: Sequence[Sample], family: Family, folder: Path) -> list[str]:
+    """Paths of images for an engine that opens and resizes them itself.
+
+    An engine that does not know EXIF shows a rotated picture, and one that resizes by other limits moves the
+    coordinates of a family that answers in pixels of the resized image. Such images are written into ``folder`` as the
+    model is to see them (PNG, so no pixel changes); the others stay where they are.
+    """
+    paths = []
+    with progress("images", len(samples)) as advance:
+        for sample in samples:
+            path = sample.image or ""
+            with Image.open(path) as opened:
+                as_stored = opened.size
+            needed = sample.model_size if family.frame == "resized" else sample.image_size
+            if as_stored != needed or _is_rotated(path):
+                target = folder / f"{len(paths):07d}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                model_image(sample).save(target)
+                path = str(target.absolute())
+            paths.append(path)
+            advance()
+    return paths
+
+
+def _is_rotated(path: str) -> bool:
+    with Image.open(path) as opened:
+        return opened.format != "PNG" and opened.getexif().get(0x0112, 1) not in (0, 1)
