@@ -13,13 +13,12 @@ pytest.importorskip("jinja2")
 pytest.importorskip("pyarrow")
 pytest.importorskip("transformers")
 
-from perception_r1.analysis.rollouts import group_of, write_groups
+from perception_r1.analysis.rollouts import group_of, write_groups, zero_reason
 from perception_r1.report.inspector import (
     FILTERS,
     build_inspector,
     disagreement,
     group_flags,
-    zero_reason,
 )
 from perception_r1.tasks import make_task
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,30 @@ class Group:
         """Whether every scored answer earned 0."""
         rewards = self.rewards
         return bool(rewards) and max(abs(reward) for reward in rewards) <= SAME
+
+
+def is_zero(record: RewardRecord) -> bool:
+    """Whether an answer was scored and earned nothing."""
+    return record.reward is not None and abs(record.reward) <= SAME
+
+
+def zero_reason(record: RewardRecord) -> str:
+    """Why an answer earned nothing, without its numbers, so that like cases are counted together."""
+    if record.status == "malformed":
+        return re.sub(r"\d+", "n", record.reason) or "unreadable"
+    if record.status == "empty":
+        return "says that nothing is there"
+    if record.n_target == 0 and record.n_pred:
+        return "nothing to find, but something given"
+    if record.n_pred or record.pred_xyxy:
+        if not record.n_valid:
+            return "no usable entry"
+        if not record.pairs:
+            return "entries given, none on a target"
+        return "pairs found, but a gate or the clamp made it 0"
+    if record.status == "truncated":
+        return "cut off before anything usable"
+    return re.sub(r"\d+", "n", record.reason) or "no reason given"
 
 
 def group_of(step: int, sample: Sample, answers: Sequence[tuple[Completion, RewardRecord]]) -> Group:

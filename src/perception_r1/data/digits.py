@@ -8,6 +8,7 @@ enlarged to about a sixth to a third of the side, without overlap. Boxes are the
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -209,7 +210,8 @@ def make_scenes(
     for index in range(n):
         name = f"{task}-{split}-{min_digits}to{max_digits}-{size}px-s{seed}-{index:05d}"
         image, sample = scene(rng, task, split=split, min_digits=min_digits, max_digits=max_digits, size=size, id=name)
-        path = folder / f"{name}.png"
-        image.save(path, compress_level=1)
+        path, temporary = folder / f"{name}.png", folder / f".{name}.{os.getpid()}.png"
+        image.save(temporary, compress_level=1)
+        temporary.replace(path)  # another run may be reading the same scene
         samples.append(replace(sample, image=str(path.resolve())))
     return samples

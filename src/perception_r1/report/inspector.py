@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 import statistics
 import zlib
 from collections import Counter
@@ -18,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.rollouts import SAME, Group, Rollout, count_rollouts, read_groups
+from perception_r1.analysis.rollouts import SAME, Group, Rollout, count_rollouts, is_zero, read_groups, zero_reason
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.metrics import PRIMARY, quality
@@ -27,7 +26,7 @@ from perception_r1.progress import progress
 from perception_r1.report import words
 from perception_r1.report.charts import line_chart
 from perception_r1.report.gallery import asked, describe, said
-from perception_r1.types import BoxTarget, PointTarget, RewardRecord, Sample
+from perception_r1.types import BoxTarget, PointTarget, Sample
 
 LIMIT = 16_000
 """Rollouts a page holds by default; of more, whole steps are left out evenly."""
@@ -95,11 +94,6 @@ def build_inspector(
     }
 
 
-def is_zero(record: RewardRecord) -> bool:
-    """Whether an answer was scored and earned nothing."""
-    return record.reward is not None and abs(record.reward) <= SAME
-
-
 def group_flags(group: Group) -> int:
     """The filters that a group belongs to, as bits (see `FILTERS`)."""
     flags = _ZERO * group.is_zero | _FLAT * group.is_flat
@@ -125,25 +119,6 @@ def disagreement(group: Group) -> int:
             if abs(reward - other_reward) > SAME and abs(metric - other_metric) > SAME:
                 balance += 1 if (reward > other_reward) != (metric > other_metric) else -1
     return balance
-
-
-def zero_reason(record: RewardRecord) -> str:
-    """Why an answer earned nothing, without its numbers, so that like cases are counted together."""
-    if record.status == "malformed":
-        return re.sub(r"\d+", "n", record.reason) or "unreadable"
-    if record.status == "empty":
-        return "says that nothing is there"
-    if record.n_target == 0 and record.n_pred:
-        return "nothing to find, but something given"
-    if record.n_pred or record.pred_xyxy:
-        if not record.n_valid:
-            return "no usable entry"
-        if not record.pairs:
-            return "entries given, none on a target"
-        return "pairs found, but a gate or the clamp made it 0"
-    if record.status == "truncated":
-        return "cut off before anything usable"
-    return re.sub(r"\d+", "n", record.reason) or "no reason given"
 
 
 def _payload(

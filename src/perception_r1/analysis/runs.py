@@ -1,0 +1,92 @@
+"""The recipe that a run was made with, and what may be changed of it afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perception_r1.analysis.rollouts import rollout_files
+from perception_r1.config import Recipe, parse_recipe
+from perception_r1.errors import RecipeError, UserError
+
+_NOT_OF_THE_RECIPE = ("stage", "start", "sampling")
+
+
+def run_recipe(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in the ``config.json`` of the run that holds the rollouts of ``folder``, with ``changes`` merged in.
+
+    Raises:
+        UserError: there is no such file, or it holds no recipe.
+    """
+    first = rollout_files(folder)[0]
+    config = next((place / "config.json" for place in first.parents[:3] if (place / "config.json").is_file()), None)
+    if config is None:
+        raise UserError(f"{folder}: no config.json beside the rollouts, so their task and family are not known")
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{config}: is not JSON") from None
+    values = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RECIPE}
+    return parse_recipe(merged(values, changes or {}), config)
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes`` in it: nested tables are merged, everything else is replaced.
+
+    A key may be dotted. ``components`` of a reward are a choice of their own and replaced whole, as in a recipe.
+
+    Example:
+        >>> merged({"reward": {"preset": "paper"}, "grpo": {"beta": 0.0}}, {"reward.matching": "sequential"})
+        {'reward': {'preset': 'paper', 'matching': 'sequential'}, 'grpo': {'beta': 0.0}}
+    """
+    result = dict(values)
+    for key, change in changes.items():
+        head, _, rest = key.partition(".")
+        old = result.get(head)
+        if rest:
+            if old is not None and not isinstance(old, Mapping):
+                raise RecipeError(f"{key}: {head!r} is not a table")
+            result[head] = merged(old or {}, {rest: change})
+        elif isinstance(change, Mapping) and isinstance(old, Mapping) and head != "components":
+            result[head] = merged(old, change)
+        else:
+            result[head] = change
+    return result
+
+
+def as_settings(changes: Mapping[str, Any]) -> list[str]:
+    """Changes as ``key.sub=value`` options, as ``load_recipe`` takes them; ``components`` and ``options`` stay whole.
+
+    Example:
+        >>> as_settings({"grpo": {"beta": 0.0}, "reward.components": {"f1": 1.0}})
+        ['grpo.beta=0.0', 'reward.components={"f1": 1.0}']
+    """
+    found = []
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value and key.rpartition(".")[2] not in ("components", "options"):
+            found += [f"{key}.{setting}" for setting in as_settings(value)]
+        else:
+            found.append(f"{key}={json.dumps(value)}")
+    return found
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``key.sub=value`` options as a mapping of dotted keys; values are YAML.
+
+    Raises:
+        RecipeError: one is none.
+    """
+    from perception_r1.config import read_yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {setting!r}: expected key.sub=value, for example reward.matching=sequential")
+        try:
+            found[key] = read_yaml(text)
+        except Exception:
+            raise RecipeError(f"--set {setting!r}: the value is not YAML") from None
+    return found
