@@ -17,7 +17,7 @@ from perception_r1.families import get_family
 from perception_r1.tasks import make_task, reward_spec
 
 ROOT = Path(__file__).resolve().parents[1] / "recipes"
-ALL = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "_base")
+ALL = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name not in ("_base", "mini"))
 PAPER = [path for path in ALL if path.parent.name in ("grounding", "counting", "detection", "ocr")]
 TRAINED = [path for path in PAPER if path.stem != "base"]
 
