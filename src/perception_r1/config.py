@@ -20,7 +20,7 @@ from perception_r1.errors import RecipeError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
-Task = Literal["grounding", "counting", "detection", "ocr"]
+Task = Literal["grounding", "counting", "detection", "ocr", "geometry"]
 
 
 class Source(BaseModel):

@@ -70,7 +70,7 @@ class Sample:
 
     ``image_size`` is the original image's size after EXIF rotation; ``model_size`` the size the model sees (the image
     resized to its grid), None until known. ``image`` is a path, opened late. ``categories`` are the labels that may be
-    asked for (detection).
+    asked for (detection). ``response`` is a whole answer to imitate (SFT on chains of thought), where there is one.
     """
 
     id: str
@@ -81,6 +81,7 @@ class Sample:
     image_size: Size | None = None
     model_size: Size | None = None
     categories: tuple[str, ...] = ()
+    response: str = ""
 
 
 @dataclass(frozen=True, slots=True)

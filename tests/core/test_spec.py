@@ -19,7 +19,7 @@ TEXT = '[{"bbox_2d": [0, 0, 100, 50], "label": "cat"}]'
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "geometry"}, "no perception reward for task 'geometry'"),
+        ({"task": "geography"}, "no perception reward for task 'geography'"),
         ({"task": "grounding", "preset": "best"}, "unknown reward preset 'best' (known: robust, paper)"),
         ({"task": "grounding", "matching": "magic"}, "unknown matching 'magic' (known: hungarian, sequential, greedy)"),
         (

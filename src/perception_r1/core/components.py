@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from perception_r1.core import answers
 from perception_r1.core.geometry import center, distance_matrix, iou_matrix
 from perception_r1.core.matching import normal_label
 from perception_r1.core.text import edit_similarity
@@ -38,6 +39,8 @@ class Context:
         options: of the `RewardSpec`.
         answer_format: the family's.
         thinking: whether ``<think>`` and ``<answer>`` blocks were asked for.
+        evidence: what was fetched from outside (a judge's verdicts), for reasoned answers.
+        preset: of the `RewardSpec`, where a component differs by it.
     """
 
     sample: Sample
@@ -51,6 +54,8 @@ class Context:
     options: Mapping[str, Any]
     answer_format: str
     thinking: bool
+    evidence: Mapping[str, Any] | None = None
+    preset: str = "robust"
 
 
 Component: TypeAlias = Callable[[Context], float | None]
@@ -235,6 +240,12 @@ COMPONENTS: dict[str, dict[str, Component]] = {
         "whole": whole,
     },
     "ocr": {"edit": edit, "format": text_format},
+    "geometry": {
+        "accuracy": answers.accuracy,
+        "format": answers.answer_format,
+        "visual": answers.visual,
+        "repetition": answers.repetition,
+    },
 }
 """Components by task and name; every task also has ``function``, the user's own."""
 

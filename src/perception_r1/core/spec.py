@@ -9,6 +9,7 @@ grounding   2 Σφ / (n_pred + n_target), φ = IoU if ≥ 0.1; labels ignored
 counting    ½ · count + ½ · the same score of places (boxes by IoU, points by nearness); the number alone: count
 detection   2 Σφ / (n_pred + n_target), φ = IoU if ≥ 0.3 and the labels agree
 ocr         1 − edit distance / longer length, white space normalised
+geometry    0.9 · accuracy + 0.1 · format + 0.7 · visual + repetition (see `core.answers`)
 ==========  =========================================================================================================
 
 ==========  =========================================================================================================
@@ -18,6 +19,7 @@ grounding   format + IoU² of the first box, in [0, 2]
 counting    format (a gate) · min(n)/max(n) · (1 − mean matched L2 / (1000 √2)), in [0, 1]
 detection   0.25 · format + 0.75 · F1 + cls + IoU − 0.5 · (FP/n_pred + FN/n_target), clamped to [0, 3]
 ocr         1 − edit distance / longer length
+geometry    the same sum with the components of Xiao et al. as released
 ==========  =========================================================================================================
 
 What is wrong with the ``paper`` ones is said where it arises: `components.phrase_format`, `count_distance`, `whole`,
@@ -125,7 +127,7 @@ def reward_spec(
     """A preset with what a recipe changes of it.
 
     Args:
-        task: grounding, counting, detection or ocr.
+        task: grounding, counting, detection, ocr or geometry.
         preset: ``robust`` or ``paper``.
         matching: ``hungarian``, ``sequential`` or ``greedy`` instead of the preset's.
         components: weights by name, *instead of* the preset's. PR1's detection steps are {format: 0.25}, then + iou: 1,
@@ -254,6 +256,12 @@ PRESETS: dict[str, dict[str, RewardSpec]] = {
     "ocr": {
         "robust": RewardSpec("ocr", "robust", {"edit": 1.0}, "none", options={"whitespace": True}),
         "paper": RewardSpec("ocr", "paper", {"edit": 1.0}, "none", options={"whitespace": False}),
+    },
+    "geometry": {
+        preset: RewardSpec(
+            "geometry", preset, {"accuracy": 0.9, "format": 0.1, "visual": 0.7, "repetition": 1.0}, "none"
+        )
+        for preset in ("robust", "paper")
     },
 }
 """Rewards by task and preset."""

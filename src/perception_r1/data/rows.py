@@ -3,7 +3,8 @@
 Keys: ``id``, ``image`` (path relative to a root folder), ``task``, ``question``, ``width`` and ``height`` (of the image
 after EXIF rotation; read from its header when absent), ``model_width`` and ``model_height`` (optional), ``categories``
 (detection), and the target: ``boxes`` (+ ``labels``), ``points``, ``count``, ``text``, or ``answer`` +
-``visual_annotations``. Other keys are the user's own and ignored.
+``visual_annotations``; ``response`` may hold a whole answer to imitate (a chain of thought). Other keys are the user's
+own and ignored.
 
     {"id": "7", "image": "dogs/7.jpg", "task": "grounding", "question": "the brown dog", "boxes": [[40, 12, 131, 60]]}
 """
@@ -94,6 +95,7 @@ def sample_from_row(
         image_size=size,
         model_size=_size(row, "model_width", "model_height", where),
         categories=categories,
+        response=fields.text(row["response"], where, "response") if row.get("response") is not None else "",
     )
 
 
@@ -112,6 +114,8 @@ def row_from_sample(sample: Sample, *, root: str | os.PathLike[str] | None = Non
     if sample.model_size is not None:
         row["model_width"], row["model_height"] = sample.model_size
     row.update(target_fields(sample.target))
+    if sample.response:
+        row["response"] = sample.response
     if sample.categories:
         row["categories"] = list(sample.categories)
     return row

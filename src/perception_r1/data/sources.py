@@ -9,7 +9,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, cast
 
-from perception_r1.data import coco, fox, hf, mix, pixmo, records, refcoco
+from perception_r1.data import coco, fox, geometry3k, hf, mathvista, mix, pixmo, records, refcoco
 from perception_r1.data.fields import did_you_mean
 from perception_r1.data.reading import MISSING, ON_ERROR, Opened, Request, collect
 from perception_r1.data.rows import TASKS, read_jsonl
@@ -111,17 +111,17 @@ def load_source(
     load, tasks = SOURCES[spec.source]
     if task not in tasks:
         raise DataError(f"source {spec.source!r} has no rows for task {task!r} (it has: {', '.join(tasks)})")
-    if spec.path is None and spec.source != "digits":
+    if spec.path is None and spec.source not in GENERATED:
         raise DataError(f"source {spec.source!r} needs a path")
     options = dict(spec.options)
-    if spec.source == "digits" and spec.count is not None:
+    if spec.source in GENERATED and spec.count is not None:
         options.setdefault("n", spec.count)
     for name, allowed in (("missing", MISSING), ("on_error", ON_ERROR)):
         if options.get(name, allowed[0]) not in allowed:
             raise DataError(f"option {name!r} is {options[name]!r} (expected {' or '.join(allowed)})")
     base = Path(base_dir)
-    path = base / spec.path if spec.path is not None else hf.default_cache().parent / "digits"
-    if not path.exists() and spec.source != "digits":
+    path = base / spec.path if spec.path is not None else hf.default_cache().parent / spec.source
+    if not path.exists() and spec.source not in GENERATED:
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"no such file or folder{did_you_mean(path.name, siblings)}", path=path)
     request = Request(
@@ -198,6 +198,25 @@ def _digits(request: Request) -> list[Sample]:
     return digits.make_scenes(cast(TaskName, request.task), **arguments)
 
 
+def _diagrams(request: Request) -> list[Sample]:
+    """Generated geometry diagrams, written to the path; options are the arguments of ``geometry.make_diagrams``."""
+    import inspect
+
+    from perception_r1.data import geometry
+
+    known = [name for name in inspect.signature(geometry.make_diagrams).parameters if name not in {"split", "out_dir"}]
+    for name in request.options:
+        if name not in known:
+            raise DataError(
+                f"source 'diagrams' has no option {name!r}{did_you_mean(name, known)} (it has: {', '.join(known)})"
+            )
+    if "n" not in request.options:
+        raise DataError("source 'diagrams' needs a count, or the option 'n' (how many diagrams)")
+    out_dir = request.images or request.path
+    arguments: dict[str, Any] = {"seed": 0, **request.options, "split": request.split or "train", "out_dir": out_dir}
+    return geometry.make_diagrams(**arguments)
+
+
 def _no_options(request: Request, source: str) -> None:
     if request.options:
         raise DataError(f"source {source!r} has no option {next(iter(request.options))!r} (it has: missing, on_error)")
@@ -212,5 +231,11 @@ SOURCES: dict[str, tuple[Callable[[Request], list[Sample]], tuple[str, ...]]] = 
     "fox": (_reader(fox.open_fox), fox.TASKS),
     "hf": (_reader(hf.open_hf), hf.TASKS),
     "digits": (_digits, ("grounding", "counting", "detection", "ocr")),
+    "diagrams": (_diagrams, ("geometry",)),
+    "geometry3k": (_reader(geometry3k.open_geometry3k), ("geometry",)),
+    "mathvista": (_reader(mathvista.open_mathvista), ("geometry",)),
 }
 """Name → (loader, tasks that it has rows for)."""
+
+GENERATED = ("digits", "diagrams")
+"""Sources that draw their own pictures: the path is where to."""

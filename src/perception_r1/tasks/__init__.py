@@ -9,12 +9,15 @@ from perception_r1.prompts import PromptPreset
 from perception_r1.tasks.base import Task
 from perception_r1.tasks.counting import CountingTask
 from perception_r1.tasks.detection import DetectionTask
+from perception_r1.tasks.geometry import GeometryTask
 from perception_r1.tasks.grounding import GroundingTask
 from perception_r1.tasks.ocr import OcrTask
 
 __all__ = ["TASKS", "Task", "make_task", "reward_spec"]
 
-TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (GroundingTask, CountingTask, DetectionTask, OcrTask)}
+TASKS: dict[str, type[Task]] = {
+    kind.name: kind for kind in (GroundingTask, CountingTask, DetectionTask, OcrTask, GeometryTask)
+}
 """Tasks by name."""
 
 
@@ -29,7 +32,7 @@ def make_task(
     """A task for a family with a reward.
 
     Args:
-        name: grounding, counting, detection or ocr.
+        name: grounding, counting, detection, ocr or geometry.
         family: a name, a recipe's table, or a `Family`.
         reward: a preset's name, or what `reward_spec` made.
         thinking: ask for ``<think>`` and ``<answer>`` blocks.
