@@ -88,7 +88,6 @@ def test_what_the_server_refuses_is_not_scored_and_asked_again(tmp_path, task, s
         return 413 if refuse and not is_look and img.width > 100 else answer("[]", body)
 
     refuse = True
-    small_first = sorted(scenes, key=lambda sample: sample.image_size)
     with ChatDouble(behave) as double:
         streamer = ServerStreamer(ChatServer(double.url, "m", retry=FAST), task.family)
         metrics = evaluate(task, scenes, streamer, tmp_path, model_name="m", progress=False, resamples=50)

@@ -1,0 +1,75 @@
+"""``transformers serve`` with a tiny vision-language model: the real server, over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from perception_r1.evaluate.generate import TransformersGenerator
+from perception_r1.evaluate.results import read_results
+from perception_r1.evaluate.run import evaluate
+from perception_r1.evaluate.server import ServerStreamer
+from perception_r1.openai_server import ChatServer
+from perception_r1.tasks import make_task
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("served")
+    tiny[0].save_pretrained(folder)
+    tiny[1].save_pretrained(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("serve_tiny.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, script, folder, "--port", str(port)], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            assert process.poll() is None, process.stdout.read()[-3000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail("the server did not start")
+        yield f"http://127.0.0.1:{port}/v1", str(folder)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_same_answers_as_the_model_itself(served, tmp_path, tiny, scenes):
+    url, folder = served
+    task = make_task("counting", family="qwen3_vl")
+    streamer = ServerStreamer(ChatServer(url, folder, concurrency=3, timeout_s=300.0), task.family, max_new_tokens=8)
+    metrics = evaluate(task, scenes[:4], streamer, tmp_path / "served", model_name="m", progress=False, resamples=50)
+    assert metrics["n_scored"] == 4
+    # it refuses fields that it does not know, and strips special tokens
+    assert streamer.notes == [
+        "the server does not take skip_special_tokens, spaces_between_special_tokens: special tokens may be missing"
+    ]
+    plain = TransformersGenerator(*tiny, task.family, max_new_tokens=8, batch_size=1)
+    plain.options["suppress_tokens"] = None
+    evaluate(task, scenes[:4], plain, tmp_path / "plain", model_name="m", progress=False, resamples=50)
+    skip = tiny[1].tokenizer.all_special_tokens
+    for ours, theirs in zip(read_results(tmp_path / "served"), read_results(tmp_path / "plain"), strict=True):
+        text = theirs.completion.text
+        for token in skip:
+            text = text.replace(token, "")
+        assert ours.completion.text == text
