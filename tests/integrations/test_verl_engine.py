@@ -47,7 +47,7 @@ def composed(recipe: Any, out: Path, *more: str, **options: Any) -> Any:
     export(recipe, "verl", out, gpus=2, **options)
     environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", str(out / "launch.sh"), "--cfg", "job", *more], env=environment, capture_output=True, text=True
+        ["bash", str(out / "launch.sh"), *more, "--cfg", "job"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return OmegaConf.create(yaml.safe_load(done.stdout[done.stdout.index("actor_rollout_ref:") :]))
