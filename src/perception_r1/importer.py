@@ -160,7 +160,8 @@ def import_launch(path: str | Path, *, task: str | None = None, model: str | Non
         if not arguments.keys() & _READ:
             raise RecipeError(f"{path}: no launch arguments of PR1 or VLM-R1 found (expected --model_name_or_path …)")
     arguments = {**arguments, **({"model_name_or_path": model} if model else {})}
-    found = _recipe(arguments, path, task)
+    scripts = " ".join(re.findall(r"[\w./-]+\.py\b", text))
+    found = _recipe(arguments, path, task, scripts)
     parse_recipe(found.values, path)
     return found
 
@@ -214,9 +215,9 @@ def _words(text: str) -> list[str]:
         return text.split()
 
 
-def _recipe(arguments: dict[str, Any], path: Path, task: str | None) -> Imported:
+def _recipe(arguments: dict[str, Any], path: Path, task: str | None, scripts: str) -> Imported:
     pr1 = any("pr1_" in str(arguments.get(key, "")) for key in ("reward_funcs", "question_template", "answer_template"))
-    task = task or _task(arguments, path)
+    task = task or _task(arguments, path, scripts)
     found = Imported(
         {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", str(path.stem)).strip("-._") or "imported", "task": task}
     )
@@ -250,12 +251,12 @@ def _recipe(arguments: dict[str, Any], path: Path, task: str | None) -> Imported
     return found
 
 
-def _task(arguments: Mapping[str, Any], path: Path) -> str:
+def _task(arguments: Mapping[str, Any], path: Path, scripts: str) -> str:
     for key in ("task_type", "question_template", "reward_funcs"):
         for word in re.split(r"[\s_,]+", _text(arguments.get(key, ""))):
             if word.lower() in _TASKS:
                 return _TASKS[word.lower()]
-    for word in re.split(r"[\W_]+", f"{path.stem} {arguments.get('dataset_name', '')}".lower()):
+    for word in re.split(r"[\W_]+", f"{scripts} {path.stem} {arguments.get('dataset_name', '')}".lower()):
         if word in _TASKS:
             return _TASKS[word]
     raise RecipeError(f"{path}: does not tell the task (add --task grounding, counting, detection or ocr)")

@@ -67,7 +67,10 @@ def _run(
 
         typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
         return
+    from perception_r1.train.distributed import is_main, run_guarded
+
     folder = out or Path("runs") / recipe.name
-    model = stage(recipe, folder, resume=resume, show_progress=not quiet)  # type: ignore[operator]
-    typer.echo(f"model:  {model}")
-    typer.echo(f"next:   pr1 eval {recipe_file} --model {model}   pr1 report {folder}")
+    model = run_guarded(lambda: stage(recipe, folder, resume=resume, show_progress=not quiet))  # type: ignore[operator]
+    if is_main():
+        typer.echo(f"model:  {model}")
+        typer.echo(f"next:   pr1 eval {recipe_file} --model {model}   pr1 report {folder}")

@@ -53,6 +53,7 @@ def arguments(recipe: Recipe, rows: Rows, *, gpus: int, nodes: int) -> tuple[dic
     notes = left_out(recipe, carried)
     found: dict[str, Any] = {"rlhf_type": "grpo", "model": recipe.model, **{key: values[key] for key in _SAME}}
     found.update({key: values[key] for key in _WHERE_GIVEN if (recipe.grpo or {}).get(key) is not None})
+    found["per_device_eval_batch_size"] = values["num_generations"]  # it too must hold whole groups
     found["num_train_epochs"] = values["num_train_epochs"]
     if sizes.steps is not None:
         found["max_steps"] = sizes.steps

@@ -11,7 +11,7 @@ from perception_r1.config import Recipe
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.load import load_model
-from perception_r1.train import run_folder, setup
+from perception_r1.train import distributed, run_folder, setup, vision_sync
 
 
 def train_grpo(
@@ -44,7 +44,8 @@ def train_grpo(
     args = setup.trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=out, where=recipe.path or recipe.name)
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
     task = setup.recipe_task(recipe, family)
-    samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    with distributed.main_first():
+        samples = setup.recipe_samples(recipe, recipe.data.train, family)
     adapter = setup.lora_config(recipe)
     check_enough_rows(len(samples), args, recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
@@ -52,12 +53,14 @@ def train_grpo(
     setup.check_prompt_length(samples, task, processor, model, args.max_completion_length)
     ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))
 
-    run_folder.open_run(out, {**recipe.model_dump_plain(), "stage": "grpo", "start": str(start)}, resume=resume)
+    config = {**recipe.model_dump_plain(), "stage": "grpo", "start": str(start)}
+    distributed.main_does(lambda: run_folder.open_run(out, config, resume=resume))
     if resume and (out / "model" / "config.json").is_file():
         return out / "model"
     checkpoint = run_folder.last_checkpoint(out / "checkpoints") if resume else None
-    run_folder.drop_after(out, step_of(checkpoint))
+    distributed.main_does(lambda: run_folder.drop_after(out, step_of(checkpoint)))
 
+    judge = recipe_judge(recipe, out)
     rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index)
     ends = setup.end_token_ids(model, processor.tokenizer)
     shown = [("reward", "reward"), ("kl", "KL"), ("completions/mean_length", "length")]
@@ -65,18 +68,42 @@ def train_grpo(
     trainer = GRPOTrainer(
         model=model,
         args=args,
-        reward_funcs=reward_function(task, processor.tokenizer, ends, on_scored=rollouts),
+        reward_funcs=reward_function(task, processor.tokenizer, ends, on_scored=rollouts, judge=judge),
         train_dataset=rollout_dataset_of(samples, task),
         processing_class=processor,
         peft_config=adapter,
         callbacks=[MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
     )
     trainer.remove_callback(_printer())
+    distributed.check_distribution(trainer.accelerator, args)
+    keep_in_step(trainer)
     saved = share_prefixes(trainer) if recipe.shared_prefix else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if saved and show_progress and trainer.is_world_process_zero():
         print(saved, file=sys.stderr)
     return finish(trainer, processor, out, start, began)
+
+
+def keep_in_step(trainer: Any) -> None:
+    """Where several processes train, let one whose batch has no image take part in the vision tower's work."""
+    if trainer.accelerator.num_processes > 1:
+        for model in (trainer.model, getattr(trainer, "ref_model", None)):
+            if model is not None:
+                vision_sync.enable(model)
+
+
+def recipe_judge(recipe: Recipe, out: Path) -> Any:
+    """The recipe's judge, after it has answered a first question; None without one (facts are then matched by words).
+
+    Raises:
+        UserError: it cannot be asked.
+    """
+    if recipe.reward.judge is None:
+        return None
+    from perception_r1.judge.make import open_judge
+
+    table = recipe.reward.judge.model_dump()
+    return open_judge({**table, "cache": table["cache"] or str(out / "judge.sqlite")})
 
 
 def share_prefixes(trainer: Any) -> object:
@@ -134,6 +161,7 @@ def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: fl
     model like any other.
     """
     saving = out / ".model"
+    distributed.gather_for_saving(trainer.accelerator)
     if trainer.accelerator.unwrap_model(trainer.model).__class__.__name__.startswith("Peft"):
         trainer.save_model(str(out / "adapter"))
         if trainer.is_world_process_zero():

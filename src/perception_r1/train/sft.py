@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from perception_r1.config import Recipe
-from perception_r1.train import run_folder, setup
-from perception_r1.train.grpo import _printer, finish, step_of
+from perception_r1.train import distributed, run_folder, setup
+from perception_r1.train.grpo import _printer, finish, keep_in_step, step_of
 
 
 def train_sft(
@@ -31,17 +31,19 @@ def train_sft(
     args = setup.trainer_args(SFTConfig, table, name="sft", folder=out, where=recipe.path or recipe.name)
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
     task = setup.recipe_task(recipe, family)
-    samples = setup.recipe_samples(recipe, recipe.data.train, family)
+    with distributed.main_first():
+        samples = setup.recipe_samples(recipe, recipe.data.train, family)
     adapter = setup.lora_config(recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
     args.model_init_kwargs = None
     setup.check_prompt_length(samples, task, processor, model, 0)
 
-    run_folder.open_run(out, {**recipe.model_dump_plain(), "stage": "sft", "start": str(start)}, resume=resume)
+    config = {**recipe.model_dump_plain(), "stage": "sft", "start": str(start)}
+    distributed.main_does(lambda: run_folder.open_run(out, config, resume=resume))
     if resume and (out / "model" / "config.json").is_file():
         return out / "model"
     checkpoint = run_folder.last_checkpoint(out / "checkpoints") if resume else None
-    run_folder.drop_after(out, step_of(checkpoint))
+    distributed.main_does(lambda: run_folder.drop_after(out, step_of(checkpoint)))
 
     began = time.monotonic()
     trainer = SFTTrainer(
@@ -56,5 +58,7 @@ def train_sft(
         ],
     )
     trainer.remove_callback(_printer())
+    distributed.check_distribution(trainer.accelerator, args)
+    keep_in_step(trainer)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return finish(trainer, processor, out, start, began)
