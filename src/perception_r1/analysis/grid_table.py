@@ -67,7 +67,7 @@ def grid_rows(grid: Grid, out: str | Path, published: Mapping[str, Any] | None =
         source, against = grid.source(name), grid.against(name)
         done = [job for job in runs[source] if job.is_done]
         figure = _published(grid, name, published)
-        row = {
+        row: dict[str, Any] = {
             "case": name,
             "title": case.title or name,
             "seeds": tuple(job.seed for job in done),

@@ -24,9 +24,9 @@ _INK, _SOFT, _LINE, _ACCENT, _OTHER, _PUBLISHED = "#14181f", "#566070", "#e3e7ed
 _INTRODUCTION = """\
 The ablations of Perception-R1 (Yu et al., [arXiv 2504.07954](https://arxiv.org/abs/2504.07954)) on handwritten digits:
 the same recipe changes, a tiny Qwen3-VL and scenes of a few digits instead of Qwen2-VL-2B, Qwen2.5-VL-3B and the data
-sets of the field. A model a thousand times smaller on a toy task cannot repeat the paper's figures; what can be compared
-is the *direction* of each change. This page is written by the command below from what was run; nothing in it was picked
-by hand.
+sets of the field. A model a thousand times smaller on a toy task cannot repeat the paper's figures; what can be
+compared is the *direction* of each change. This page is written by the command below from what was run; nothing in it
+was picked by hand.
 """
 
 

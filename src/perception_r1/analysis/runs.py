@@ -10,6 +10,8 @@ from typing import Any
 from perception_r1.analysis.rollouts import rollout_files
 from perception_r1.config import Recipe, parse_recipe
 from perception_r1.errors import RecipeError, UserError
+from perception_r1.tasks import Task
+from perception_r1.types import Sample
 
 _NOT_OF_THE_RECIPE = ("stage", "start", "sampling")
 
@@ -30,6 +32,12 @@ def run_recipe(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
         raise UserError(f"{config}: is not JSON") from None
     values = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RECIPE}
     return parse_recipe(merged(values, changes or {}), config)
+
+
+def best_reward(task: Task, samples: Sequence[Sample]) -> float:
+    """The best reward that a task gives, from the gold answers of some samples; 1 where none can be scored."""
+    rewards = [task.score(sample, task.gold(sample)).reward for sample in samples[:50]]
+    return max((reward for reward in rewards if reward is not None), default=1.0)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

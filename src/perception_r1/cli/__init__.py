@@ -67,6 +67,11 @@ COMMANDS: dict[str, Spec] = {
         "Score a run's saved rollouts under another reward: would it have pushed the same way?",
         "See why",
     ),
+    "curriculum": Spec(
+        "perception_r1.cli.curriculum:curriculum",
+        "Sort a recipe's questions from easy to hard and write one recipe a stage.",
+        "See why",
+    ),
     "ablate": Spec(
         "perception_r1.cli.ablate:ablate",
         "Run a grid of recipe changes and seeds; one table with intervals.",

@@ -74,19 +74,24 @@ def ablate(
     published = read_published()
     tables = [(grid, grid_rows(grid, folder, published)) for grid in loaded]
     found = {grid.name: [row.to_dict() for row in rows] for grid, rows in tables}
-    text = "\n\n".join(f"## {grid.title or grid.name}\n\n{markdown(grid, rows)}" for grid, rows in tables)
+    shown = {grid.name: f"## {grid.title or grid.name}\n\n{markdown(grid, rows)}" for grid, rows in tables}
+    chosen = {job.grid.name for job in jobs}
     if folder.is_dir():
         from perception_r1.train.run_folder import write_json, write_text
 
-        write_text(folder / "table.md", text + "\n")
+        write_text(folder / "table.md", "\n\n".join(shown.values()) + "\n")
         write_json(folder / "table.json", found)
-    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else text)
+    typer.echo(
+        json.dumps(found, ensure_ascii=False)
+        if as_json
+        else "\n\n".join(shown[name] for name in shown if name in chosen)
+    )
     if doc is not None:
         from perception_r1.analysis.paper import write_paper
 
         write_paper(tables, folder, doc, command=_command(grids, folder, doc))
         typer.echo(f"page:   {doc}", err=as_json)
-    missing = sum(len(row.missing) for _, rows in tables for row in rows)
+    missing = sum(not job.is_done for job in jobs_of(loaded, folder))
     if missing and not as_json:
         typer.echo(f"{missing} runs of the grid are missing so far (--list names them)")
     return 1 if failed else 0

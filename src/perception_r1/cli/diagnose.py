@@ -44,6 +44,7 @@ def diagnose(
 
     from perception_r1.analysis.diagnose import advise, diagnose_groups
     from perception_r1.analysis.perplexity import perceptual_perplexity
+    from perception_r1.analysis.runs import best_reward
 
     gold = groups = folder = None
     if source.is_dir():
@@ -55,7 +56,7 @@ def diagnose(
         task = recipe_task(recipe)
         found = list({group.sample.id: group for group in read_groups(source)}.values())  # the latest of each question
         samples = [group.sample for group in found]
-        groups = diagnose_groups(found, most=_most(task, samples), seed=seed)
+        groups = diagnose_groups(found, most=best_reward(task, samples), seed=seed)
     else:
         from perception_r1.config import load_recipe
         from perception_r1.train.setup import recipe_family, recipe_samples, recipe_task
@@ -82,7 +83,7 @@ def diagnose(
                 resume,
                 not quiet,
             )
-            groups = diagnose_groups(found, most=_most(task, chosen), seed=seed)
+            groups = diagnose_groups(found, most=best_reward(task, chosen), seed=seed)
     perplexity = perceptual_perplexity(samples)
     result = {
         "task": task.name,
@@ -151,12 +152,6 @@ def _ask(
     logs = [{"step": step, "reward": statistics.fmean(found)} for step, found in by_step.items() if found]
     run_folder.write_text(folder / "metrics.jsonl", "".join(json.dumps(log) + "\n" for log in logs))
     return gold, groups
-
-
-def _most(task: Any, samples: Any) -> float:
-    """The best reward that the task gives, from gold answers."""
-    rewards = [task.score(sample, task.gold(sample)).reward for sample in samples[:50]]
-    return max((reward for reward in rewards if reward is not None), default=1.0)
 
 
 def table(result: dict[str, Any]) -> list[str]:
