@@ -1,0 +1,112 @@
+"""What lmms-eval writes (``*_results.json``), as figures with a place in the papers' tables.
+
+A file holds ``results``: task → ``{"metric,filter": value, "metric_stderr,filter": …}``, and the model's name. Which
+metric of a task is the published one differs from task to task; this module is that list. Other tasks, ours among them,
+are passed on under their own names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perception_r1.errors import DataError
+
+# Prefix of a task's name → (table, column, metrics in the order of preference).
+TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "mmbench_en": ("general", "mmbench", ("gpt_eval_score", "submission")),
+    "mmvet": ("general", "mmvet", ("gpt_eval_score",)),
+    "mmstar": ("general", "mmstar", ("average",)),
+    "scienceqa": ("general", "scienceqa", ("exact_match",)),
+    "seedbench": ("general", "seedbench", ("seed_all", "seed_image")),
+    "llava_in_the_wild": ("general", "llava-bench", ("gpt_eval_llava_all",)),
+    "llava_wild": ("general", "llava-bench", ("gpt_eval_llava_all",)),
+    "ai2d": ("general", "ai2d", ("exact_match",)),
+    "mathvista": ("vpr", "mathvista", ("gpt_eval_score", "llm_as_judge_eval")),
+    "mathverse": ("vpr", "mathverse", ("gpt_eval_score", "llm_as_judge_eval")),
+    "mathvision": ("vpr", "mathvision", ("mathvision_standard_eval", "mathvision_gpt_eval_score")),
+    "wemath": ("vpr", "wemath", ("wemath_loose", "wemath_score", "score")),
+    "mmmu_pro": ("vpr", "mmmu-pro", ("mmmu_acc", "mmmu_pro_acc")),
+    "mmmu_val": ("vpr", "mmmu", ("mmmu_acc",)),
+    "emma": ("vpr", "emma", ("emma_score", "llm_as_judge_eval", "accuracy")),
+}
+# Tasks with several figures of their own.
+_MME = {"mme_cognition_score": "mme/cognition", "mme_perception_score": "mme/perception"}
+
+
+@dataclass(frozen=True, slots=True)
+class LmmsResult:
+    """A figure; ``is_share`` when it lies in 0..1 (the tables are per cent)."""
+
+    model: str
+    task: str
+    table: str
+    column: str
+    value: float
+    stderr: float | None
+    n: int
+    is_share: bool
+
+
+def read_lmms_results(place: str | Path) -> list[LmmsResult]:
+    """All figures in a results file, or in every ``*results.json`` below a folder.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    place = Path(place)
+    paths = [place] if place.is_file() else sorted(place.rglob("*results.json"))
+    return [result for path in paths for result in _of_file(path)]
+
+
+def _of_file(path: Path) -> Iterator[LmmsResult]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"is not readable JSON ({error})", path=path) from None
+    results = document.get("results") if isinstance(document, dict) else None
+    if not isinstance(results, dict):
+        return
+    model = _model(document, path)
+    sizes = document.get("n-samples") or {}
+    for task, figures in results.items():
+        if not isinstance(figures, dict):
+            continue
+        values = {key.split(",")[0]: value for key, value in figures.items() if _number(value)}
+        n = int((sizes.get(task) or {}).get("effective", 0)) if isinstance(sizes.get(task), dict) else 0
+        yield from _of_task(model, str(task), values, n)
+
+
+def _of_task(model: str, task: str, values: Mapping[str, float], n: int) -> Iterator[LmmsResult]:
+    for metric, column in _MME.items():
+        if metric in values:
+            yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, False)
+    prefix = max((name for name in TASKS if task.startswith(name)), key=len, default=None)
+    if prefix is None:
+        return
+    table, column, metrics = TASKS[prefix]
+    name = next((metric for metric in metrics if metric in values), None)
+    if name is None:
+        return
+    value, stderr = float(values[name]), values.get(f"{name}_stderr")
+    yield LmmsResult(model, task, table, column, value, None if stderr is None else float(stderr), n, value <= 1.0)
+    if prefix == "mmstar":  # in both papers' tables
+        yield LmmsResult(model, task, "vpr", column, value, None if stderr is None else float(stderr), n, value <= 1.0)
+
+
+def _model(document: Mapping[str, Any], path: Path) -> str:
+    """The model's own name: lmms-eval gives the adapter's ("qwen2_5_vl") and, in the arguments, the path or id."""
+    config = document.get("config") or {}
+    arguments = str(config.get("model_args") or "")
+    for part in arguments.split(","):
+        key, _, value = part.partition("=")
+        if key.strip() in ("pretrained", "model_version", "model") and value:
+            return Path(value.strip()).name if Path(value.strip()).exists() else value.strip()
+    return str(document.get("model_name") or document.get("model_source") or config.get("model") or path.parent.name)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
