@@ -54,8 +54,38 @@ class Data(BaseModel):
     eval: tuple[Source, ...] = ()
 
 
+class Judge(BaseModel):
+    """Who says which visual facts an answer states (geometry): ``lexical``, or a model behind a server (``openai``).
+
+    The fields are the arguments of ``judge.ChatJudge``; ``api_key_env`` names the environment variable with the key.
+    ``cache`` is a file of verdicts to keep, by default in the run's folder.
+    """
+
+    model_config = _STRICT
+
+    kind: Literal["lexical", "openai"] = "lexical"
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    prompt: str = "judge"
+    concurrency: int = Field(default=256, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    attempts: int = Field(default=5, gt=0)
+    cache: str | None = None
+    max_tokens: int | None = Field(default=None, gt=0)
+    structured: bool = True
+    check_quotes: bool = True
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _openai_names_its_server(self) -> Judge:
+        if self.kind == "openai" and not (self.base_url and self.model):
+            raise ValueError("a judge of kind openai needs 'base_url' and 'model'")
+        return self
+
+
 class Reward(BaseModel):
-    """A preset, and what is changed of it (see ``core.rewards``)."""
+    """A preset, and what is changed of it (see ``core.rewards``); ``judge`` is of the visual perception reward."""
 
     model_config = _STRICT
 
@@ -65,6 +95,7 @@ class Reward(BaseModel):
     clamp: tuple[float, float] | None = None
     function: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    judge: Judge | None = None
 
 
 class Image(BaseModel):
@@ -252,7 +283,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {"data": Data, "reward": Reward, "image": Image, "eval": Eval}
+    tables: dict[str, type[BaseModel]] = {"data": Data, "reward": Reward, "judge": Judge, "image": Image, "eval": Eval}
     names = [part for part in loc[:-1] if isinstance(part, str)]
     model: type[BaseModel] = Recipe if not names else Source if len(names) > 1 else tables.get(names[0], Recipe)
     return sorted(name for name, field in model.model_fields.items() if not field.exclude)

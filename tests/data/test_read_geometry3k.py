@@ -95,7 +95,7 @@ def test_infos_round_trip_whatever_a_fact_holds() -> None:
         ("PointLiesOnCircle(M, Circle(K, radius_7_0))", "M lies on circle K"),
         ("Equals(AreaOf(Triangle(A, B, C)), 875)", "the area of triangle ABC = 875"),
         ("Tangent(Line(A,B), Circle(G))", "AB is tangent to circle G"),
-        ("Equals(LengthOf(Line(A, B)", "Equals(LengthOf(Line(A, B)"),
+        ("Equals(LengthOf(Line(A, B)", "equals LengthOf(Line(A, B"),
         ("", ""),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from perception_r1.data.rows import sample_from_row
 from perception_r1.integrations.scoring import ROW_COLUMN, Settings, mean_components, sample_of, task_of, text_of
+from perception_r1.judge import Judge, gather_evidence
 from perception_r1.types import Completion, RewardRecord, Sample
 
 _FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
@@ -48,11 +49,17 @@ def reward_functions(settings: Settings, *, tokenizer: Any = None) -> list[Rewar
 
 
 def reward_function(
-    task: Settings, tokenizer: Tokenizer | None, end_ids: Iterable[int], on_scored: OnScored | None = None
+    task: Settings,
+    tokenizer: Tokenizer | None,
+    end_ids: Iterable[int],
+    on_scored: OnScored | None = None,
+    judge: Judge | None = None,
 ) -> Reward:
     """A reward function over a column ``row`` or a row's fields; None (not scored) is left out of the group by TRL.
 
     ``on_scored`` is called once a generation batch with (step, samples, completions, records); for saving rollouts.
+    The verdicts of a ``judge`` (visual perception reward) are awaited first; where it gives none, the answer is not
+    scored, and the step goes on.
     """
     task, ends = task_of(task), frozenset(end_ids)
 
@@ -68,9 +75,14 @@ def reward_function(
             fields = {key: context[key][i] for key in _FIELDS if key in context and context[key][i] is not None}
             row = {"id": i, "question": "object", **fields, "task": task.name}
             samples.append(sample_from_row(row, path="dataset", line=i + 1, image_required=False, check_image=False))
-        records = [task.score(*pair) for pair in zip(samples, found, strict=True)]
-        for name, value in mean_components(records).items() if context.get("log_metric") else ():
-            context["log_metric"](f"components/{name}", value)
+        evidence = await gather_evidence(judge, task, samples, found) if judge else [None] * len(found)
+        records = [task.score(*triple) for triple in zip(samples, found, evidence, strict=True)]
+        logged = {f"components/{name}": value for name, value in mean_components(records).items()}
+        if judge is not None:
+            logged |= {f"judge/{name}": value for name, value in judge.stats().items()}
+            logged["judge/not_scored"] = sum(record.reward is None for record in records) / max(1, len(records))
+        for name, value in logged.items() if context.get("log_metric") else ():
+            context["log_metric"](name, value)
         if on_scored is not None:
             state = context.get("trainer_state")
             on_scored(1 + (state.global_step if state else 0), samples, found, records)

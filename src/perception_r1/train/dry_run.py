@@ -43,11 +43,14 @@ def dry_run(stage: Callable[..., Path], recipe: Recipe) -> str:
         model.save_pretrained(folder / "tiny")
         processor.save_pretrained(folder / "tiny")
         digits = Source(source="digits", path=str(folder), options={"n": 16, "max_digits": 3})
+        if recipe.task == "geometry":
+            digits = Source(source="diagrams", path=str(folder), options={"n": 16, "size": 112})
         small = recipe.model_copy(
             update={
                 "model": str(folder / "tiny"),
                 "family": recipe.family if recipe.family is not None else family.name,
                 "data": recipe.data.model_copy(update={"train": (digits,), "eval": (), "total": None}),
+                "reward": recipe.reward.model_copy(update={"judge": None}),
                 "sft": None if recipe.sft is None else _small_sft(recipe.sft),
                 "grpo": None if recipe.grpo is None else _small_grpo(recipe.grpo),
             }
