@@ -187,7 +187,7 @@ def read_yaml(text: str) -> Any:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides.
+    """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides; ``@FILE`` overrides with a whole YAML file.
 
     Raises:
         RecipeError: the file is missing, is no YAML mapping, or has a key or value that is not understood.
@@ -195,7 +195,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     values = _read(path, ())
     for override in overrides:
-        _apply_override(values, override)
+        if override.startswith("@"):
+            values = _merge(values, _read(Path(override[1:]), ()))
+        else:
+            _apply_override(values, override)
     return parse_recipe(values, path)
 
 
