@@ -14,7 +14,11 @@ Out = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change a value of the recipe, e.g. --set grpo.max_steps=10.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Change a value of the recipe, e.g. grpo.max_steps=10, or many by a file: @configs/recipe/lora.yaml.",
+        metavar="KEY=VALUE",
+    ),
 ]
 DryRun = Annotated[
     bool,
