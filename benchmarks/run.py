@@ -134,6 +134,14 @@ def checking() -> Iterator[Figure]:
     yield Figure("check right answers, detection, 7 boxes", 1000 / (time.process_time() - start), "/s", None, True)
 
 
+def evaluation() -> Iterator[Figure]:
+    """Evaluation beside the usual ways (see ``benchmarks/evaluation.py``)."""
+    import evaluation as speed  # type: ignore[import-not-found]
+
+    for name, value, unit, needed, note in speed.measure():
+        yield Figure(name, value, unit, needed, more_is_better=True, note=note)
+
+
 def demo() -> Iterator[Figure]:
     """`pr1 demo` on an installed environment, and the most memory that it took."""
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +161,7 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="also run pr1 demo (minutes)")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead")
     args = parser.parse_args()
-    parts: list[Callable[[], Iterator[Figure]]] = [start_up, scoring, round_trips, checking]
+    parts: list[Callable[[], Iterator[Figure]]] = [start_up, scoring, round_trips, checking, evaluation]
     figures: list[Figure] = []
     if not args.json:
         print(

@@ -75,6 +75,21 @@ def test_real_pages_equal_nltk(shared_data):
         assert scores["recall"] == pytest.approx(recall(*sides), abs=1e-12)
 
 
+def test_edit_distance_and_bleu_of_real_pages_equal_nltk(shared_data):
+    from nltk import edit_distance
+    from nltk.translate.bleu_score import sentence_bleu
+
+    for path in sorted((shared_data / "ocr").glob("*.txt")):
+        reference = path.read_text(encoding="utf-8", errors="replace").strip()
+        answer = reference.replace("e", "c", 9).replace("th", "t") + " more words"
+        words = reference.split(), answer.split()
+        assert ocr.bleu(words[1], words[0]) == pytest.approx(sentence_bleu([words[0]], words[1]), abs=1e-12)
+        # nltk takes a second for 500 characters, and refuses over 2,000
+        cut, said = reference[:400].strip(), answer[:390].strip()
+        expected = edit_distance(said, cut) / max(len(said), len(cut))
+        assert ocr.text_scores(said, cut)["edit_distance"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_long_page_is_fast():
     page = " ".join(f"word{i % 700}" for i in range(5000))
     start = time.perf_counter()
