@@ -132,7 +132,7 @@ class Recipe(BaseModel):
     model: str
     family: str | dict[str, Any] | None = None
     thinking: bool = False
-    prompt: Literal["paper", "released"] = "paper"
+    prompt: Literal["paper", "released", "bare"] = "paper"
     reward: Reward = Reward()
     data: Data = Data()
     image: Image = Image()

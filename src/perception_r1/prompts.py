@@ -16,7 +16,8 @@ from perception_r1.errors import RecipeError
 from perception_r1.families import Family
 from perception_r1.types import XY, XYXY, BoxTarget, CountTarget, Frame, PointTarget, Prompt, Sample, TextTarget
 
-PromptPreset: TypeAlias = Literal["paper", "released"]
+PromptPreset: TypeAlias = Literal["paper", "released", "bare"]
+"""``bare`` asks the question and says nothing of the answer's form (geometry only): for models trained to it."""
 
 SYSTEM = "You are a helpful assistant. "
 """PR1's system turn in training, with its trailing space."""

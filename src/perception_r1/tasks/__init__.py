@@ -36,7 +36,7 @@ def make_task(
         family: a name, a recipe's table, or a `Family`.
         reward: a preset's name, or what `reward_spec` made.
         thinking: ask for ``<think>`` and ``<answer>`` blocks.
-        prompt: ``paper`` or ``released``.
+        prompt: ``paper`` or ``released``; for geometry also ``bare`` (the question alone).
 
     Raises:
         RecipeError: a name that does not exist, or a reward made for another task.
@@ -53,6 +53,7 @@ def make_task(
     spec = reward_spec(name, reward) if isinstance(reward, str) else reward
     if spec.task != name:
         raise RecipeError(f"the reward was made for task {spec.task!r}, not for {name!r}")
-    if prompt not in ("paper", "released"):
-        raise RecipeError(f"unknown prompt preset {prompt!r} (known: paper, released)")
+    known = ("paper", "released", "bare") if name == "geometry" else ("paper", "released")
+    if prompt not in known:
+        raise RecipeError(f"unknown prompt preset {prompt!r} (known: {', '.join(known)})")
     return TASKS[name](get_family(family), spec, thinking, prompt)

@@ -29,8 +29,11 @@ class GeometryTask(Task):
     targets: ClassVar[tuple[type, ...]] = (AnswerTarget,)
 
     def prompt(self, sample: Sample) -> Prompt:
-        """The problem and how to answer, in one user turn."""
-        return Prompt(f"{sample.question.strip()} {SUFFIX}", has_image=sample.image is not None)
+        """The problem and how to answer, in one user turn; with the preset ``bare`` the problem alone."""
+        text = sample.question.strip()
+        if self.prompt_preset != "bare":
+            text = f"{text} {SUFFIX}"
+        return Prompt(text, has_image=sample.image is not None)
 
     def gold(self, sample: Sample) -> str:
         """The row's own ``response`` where it has one (a chain of thought), else the facts and the boxed answer."""
