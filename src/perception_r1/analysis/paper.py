@@ -101,8 +101,19 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
         next((read_json_file(file) for job in jobs for file in sorted(job.folder.glob("*/environment.json"))), None)
         or {}
     )
-    configs = [read_json_file(file) or {} for job in jobs for file in job.folder.glob("grpo/config.json")]
-    steps = Counter((config.get("grpo") or {}).get("max_steps") for config in configs).most_common(1)
+    tables_of = [
+        (read_json_file(file) or {}).get("grpo") or {} for job in jobs for file in job.folder.glob("grpo/config.json")
+    ]
+    usual = Counter(
+        (
+            t.get("max_steps"),
+            t.get("per_device_train_batch_size"),
+            t.get("num_generations"),
+            t.get("learning_rate"),
+            t.get("beta"),
+        )
+        for t in tables_of
+    ).most_common(1)
     n_eval = {read_json_file(job.results / "metrics.json")["n"] for job in jobs}
     packages = environment.get("packages", {})
     machine = ", ".join(dict.fromkeys(environment.get("devices", ["cpu"])))
@@ -110,7 +121,7 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
         f"{runs} trainings, {format_duration(seconds)} of training in all on {machine} "
         f"({environment.get('threads', '?')} threads a run); torch {packages.get('torch', '?')}, "
         f"transformers {packages.get('transformers', '?')}, trl {packages.get('trl', '?')}",
-        f"GRPO: {steps[0][0]} steps a run" if steps else "",
+        _grpo_words(*usual[0][0]) if usual else "",
         f"evaluation: {' or '.join(str(n) for n in sorted(n_eval))} held-out scenes of digits that no training saw, "
         "the same for every model, greedy",
         "figures in per cent with 95 % intervals; intervals are of two levels (seeds and scenes, both resampled), "
@@ -119,6 +130,14 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
         "unless a row says otherwise",
     ]
     return "\n".join(f"- {fact[:1].upper() + fact[1:]}." for fact in facts if fact)
+
+
+def _grpo_words(steps: Any, batch: Any, group: Any, rate: Any, beta: Any) -> str:
+    prompts = batch // group if isinstance(batch, int) and isinstance(group, int) and group else "?"
+    return (
+        f"GRPO, where a row does not say otherwise: {steps} steps of {prompts} prompts × {group} rollouts, learning "
+        f"rate {rate:g}, KL weight {beta:g} (the paper: 1e-06 and 0.04)"
+    )
 
 
 def _section(grid: Grid, rows: Sequence[Row], plots: Sequence[str]) -> str:

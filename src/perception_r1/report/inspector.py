@@ -33,6 +33,7 @@ LIMIT = 16_000
 
 _SIDE = 224  # pixels of a thumbnail's longer side
 _PICTURE_BYTES = 24_000_000
+_TEXT = 4000  # characters of an answer
 _ZERO, _FLAT, _UNREAD, _AGAINST, _UNSCORED = (1 << i for i in range(5))
 FILTERS = (
     (_ZERO, "All zero", "every answer of the group earned 0: nothing to learn from"),
@@ -171,7 +172,7 @@ def _answer_row(sample: Sample, rollout: Rollout, names: list[str], order: dict[
         if point is not None
     ]
     return [
-        completion.text.encode("utf-8", "replace").decode("utf-8"),
+        _shortened(completion.text.encode("utf-8", "replace").decode("utf-8")),
         _round(record.reward),
         _round(advantage),
         record.status,
@@ -184,6 +185,12 @@ def _answer_row(sample: Sample, rollout: Rollout, names: list[str], order: dict[
         boxes,
         points,
     ]
+
+
+def _shortened(text: str) -> str:
+    """A long text's beginning and end: ten thousand chains of thought do not fit into a page."""
+    left_out = len(text) - _TEXT
+    return text if left_out <= 0 else f"{text[: _TEXT // 2]} … ({left_out:,} characters) … {text[-_TEXT // 2 :]}"
 
 
 def _pair(found: tuple[int, float | None] | None) -> list[Any]:
