@@ -2,6 +2,7 @@
 # make test    the test suite            make test-slow   the tests that take minutes too
 # make check   ruff and mypy             make bench       the table of speeds
 # make test-verl, make test-swift   contract tests with a real verl, ms-swift (environments of their own)
+# make bench-general MODEL=… TASKS=…   general and reasoning benchmarks through lmms-eval (an environment of its own)
 # make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
 # make clean   remove environment and caches
 #
@@ -22,11 +23,12 @@ BIN  := $(VENV)/bin
 # --no-compile: byte code is written for what is imported, when it is: a third of the time of compiling everything.
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALL := $(PIP) install --no-compile --prefer-binary
+COMMA := ,
 # pytest runs several processes: threads of torch and tokenizers on top of them only get in the way.
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check bench bench-prefix clean
+.PHONY: help setup venv demo test test-slow check bench bench-general bench-prefix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -98,6 +100,26 @@ bench: $(VENV)/.stamp-dev
 bench-prefix: $(VENV)/.stamp-dev
 	@$(QUIET) $(BIN)/python benchmarks/prefix_step.py $(BENCH_ARGS)
 
+# General and reasoning benchmarks through lmms-eval, in an environment of its own (2.4 GB):
+#   make bench-general MODEL=Qwen/Qwen2.5-VL-7B-Instruct TASKS=mmstar,mmmu_val
+#   make bench-general MODEL=tongxiao2002/Perception-R1-7B TASKS=mathvista_testmini LMMS_ARGS=reasoning=true
+# then pr1 report runs/general --paper vpr. LMMS_TASKS: a folder of pr1 export lmms-eval.
+LMMS_VENV  ?= .venv-lmms
+LMMS       ?= lmms-eval==0.7.3 hotcoco jieba
+LMMS_OUT   ?= runs/general
+LMMS_TASKS ?=
+LMMS_ARGS  ?=
+TASKS      ?= mmstar,ai2d,scienceqa_img,mmmu_val
+BATCH      ?= 8
+
+bench-general: ENGINE = $(LMMS)
+bench-general: $(LMMS_VENV)/.stamp-engine
+	@$(LMMS_VENV)/bin/python -c 'import torchvision' 2>/dev/null || $(LMMS_VENV)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes torchvision
+	@test -n "$(MODEL)" || { echo "error: name the model: make bench-general MODEL=FOLDER_OR_ID TASKS=a,b"; exit 2; }
+	@$(QUIET) $(LMMS_VENV)/bin/python -m lmms_eval --model perception_r1 --batch_size $(BATCH) \
+	  --model_args "pretrained=$(MODEL)$(if $(LMMS_ARGS),$(COMMA)$(LMMS_ARGS))" --tasks "$(TASKS)" \
+	  $(if $(LMMS_TASKS),--include_path "$(LMMS_TASKS)") --output_path "$(LMMS_OUT)" --log_samples $(BENCH_ARGS)
+
 clean:
-	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(LMMS_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

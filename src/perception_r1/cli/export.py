@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,6 +77,44 @@ def vlm_r1(
 ) -> None:
     """VLM-R1: JSON lines, reward.py, arguments.txt."""
     _export("vlm-r1", recipe, out, override, as_json, unscored=unscored)
+
+
+@export_app.command("lmms-eval")
+def lmms_eval(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark or group of pr1 eval: refcoco, pixmo-count, …")],
+    out: Out,
+    data: Annotated[Path, typer.Option("--data", "-d", help="Folder of its official files, or the file.")],
+    family: Annotated[str, typer.Option("--family", "-f", help="Of the model: whose frame its boxes are read in.")],
+    images: Annotated[Path | None, typer.Option("--images", help="Root of the image paths.")] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="paper, or released (PR1's evaluation).")] = "released",
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the family's")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The first so many samples.")] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out samples without their image.")
+    ] = False,
+) -> None:
+    """lmms-eval: benchmarks as a folder of its tasks (lmms_eval --include_path OUT), scored by us.
+
+    Example: pr1 export lmms-eval coco2017 tasks --data coco --images coco/val2017 --family qwen2_5_vl
+    """
+    from typing import cast
+
+    from perception_r1.evaluate.benchmarks import expand, load_benchmark
+    from perception_r1.integrations.lmms_eval.tasks import write_tasks
+
+    names = []
+    for item in expand(benchmark):
+        found = load_benchmark(item, data, images, missing="skip" if skip_missing else "error")
+        names.append(
+            write_tasks(
+                item, found.samples[:limit], out, family=family, prompt=cast("Any", prompt), max_pixels=max_pixels,
+                annotations=found.annotations,
+            )
+        )  # fmt: skip
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{len(names)} task{'' if len(names) == 1 else 's'} → {out}")
+    typer.echo(f"next: make bench-general MODEL=… TASKS={','.join(names)} LMMS_TASKS={out}")
 
 
 def _export(engine: str, recipe_file: Path, out: Path, override: list[str] | None, as_json: bool, **options) -> None:  # type: ignore[no-untyped-def]

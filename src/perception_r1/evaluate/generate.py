@@ -114,15 +114,26 @@ class TransformersGenerator:
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]:
         """One completion a sample, in order."""
+        images = [
+            [model_image(sample)] if prompt.has_image else [] for sample, prompt in zip(samples, prompts, strict=True)
+        ]
+        return self.complete([prompt.messages() for prompt in prompts], images)
+
+    def complete(self, messages: Sequence[list[dict[str, Any]]], images: Sequence[Sequence[Any]]) -> list[Completion]:
+        """One completion a conversation.
+
+        Args:
+            messages: in the content-list form, with a part of type "image" for each picture.
+            images: the pictures (PIL) of each conversation, at the size that the model is to see.
+        """
         import torch
 
         texts = [
-            self.processor.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True)
-            for prompt in prompts
+            self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) for turns in messages
         ]
-        images = [model_image(sample) for sample, prompt in zip(samples, prompts, strict=True) if prompt.has_image]
+        flat = [image for group in images for image in group]
         batch = self.processor(
-            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+            text=texts, images=flat or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
         watch = _Watch()
         with torch.inference_mode(), _eval_mode(self.model):
