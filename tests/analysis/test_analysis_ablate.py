@@ -242,7 +242,7 @@ def test_a_grid_runs_resumes_and_writes_its_page(tmp_path):
     assert start == str(out / "small/sft/seed-0/model")
     assert not list(out.rglob("checkpoint-*"))
     text = page.read_text()
-    assert "4 rows" not in text and "**3 rows have a published difference" in text
+    assert "**Direction of the 3 differences that are published, too: " in text
     assert "![Small](mini/small.svg)" in text and "What is missing" not in text
     assert (tmp_path / "docs/mini/small.svg").read_text().startswith("<?xml")
     before = text, (tmp_path / "docs/mini/small.svg").read_text()

@@ -251,12 +251,14 @@ def markdown(grid: Grid, rows: Sequence[Row], *, percent: bool = True) -> str:
         *(["published", "published difference", "direction agrees"] if shown else []),
     ]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    titles = {row.case: row.title for row in rows}
     for row in rows:
         cells = [
             row.title,
             str(sum(seed is not None for seed in row.seeds)) if row.seeds != (None,) else "–",
             _cell(row.metric, percent),
-            _cell(row.difference, percent, sign=True) + (f" vs {row.against}" if row.difference else ""),
+            _cell(row.difference, percent, sign=True)
+            + (f" vs {titles[row.against or row.case]}" if row.difference else ""),
             *(_number(row.also.get(name), percent) for name in grid.also),
         ]
         if shown:

@@ -63,14 +63,14 @@ def _head(tables: Tables, out: Path, command: str) -> str:
         seed is not None for grid, _ in tables for job in jobs_of([grid], out) if job.is_done for seed in [job.seed]
     )
     tally = ", ".join(
-        f"{n} {word}"
-        for word, n in (
-            ("agree", found["yes"]),
-            ("disagree", found["no"]),
-            ("unclear (the interval of the measured difference holds 0)", found["unclear"]),
-            ("published as even", found["even"]),
+        f"{word}: {found[key]}"
+        for key, word in (
+            ("yes", "agrees"),
+            ("no", "disagrees"),
+            ("unclear", "unclear, since the interval of the measured difference holds 0"),
+            ("even", "even in the paper"),
         )
-        if n
+        if found[key]
     )
     lines = [
         "# The paper in miniature",
@@ -81,7 +81,7 @@ def _head(tables: Tables, out: Path, command: str) -> str:
         command,
         "```",
         "",
-        f"**{compared} rows have a published difference to compare with: {tally}.**"
+        f"**Direction of the {compared} differences that are published, too: {tally}.**"
         if compared
         else "**No run has finished yet.**",
         "",
@@ -119,7 +119,7 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
     machine = ", ".join(dict.fromkeys(environment.get("devices", ["cpu"])))
     facts = [
         f"{runs} trainings, {format_duration(seconds)} of training in all on {machine} "
-        f"({environment.get('threads', '?')} threads a run); torch {packages.get('torch', '?')}, "
+        f"(threads a run: {environment.get('threads', '?')}); torch {packages.get('torch', '?')}, "
         f"transformers {packages.get('transformers', '?')}, trl {packages.get('trl', '?')}",
         _grpo_words(*usual[0][0]) if usual else "",
         f"evaluation: {' or '.join(str(n) for n in sorted(n_eval))} held-out scenes of digits that no training saw, "
