@@ -41,7 +41,9 @@ def train_grpo(
     setup.quiet_libraries()
     out = Path(out)
     start = Path(model_path) if model_path is not None else recipe.model
-    args = setup.trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=out, where=recipe.path or recipe.name)
+    # TRL gathers the pictures of every step for its logs, and only from processes that have some: the others would wait.
+    table = {"log_multimodal": False, **(recipe.grpo or {})}
+    args = setup.trainer_args(GRPOConfig, table, name="grpo", folder=out, where=recipe.path or recipe.name)
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
     task = setup.recipe_task(recipe, family)
     with distributed.main_first():
