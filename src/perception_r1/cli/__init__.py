@@ -77,6 +77,11 @@ COMMANDS: dict[str, Spec] = {
         "Run a grid of recipe changes and seeds; one table with intervals.",
         "See why",
     ),
+    "plan": Spec(
+        "perception_r1.cli.plan:plan",
+        "Memory and time of a recipe on a machine, before it is rented.",
+        "Other engines",
+    ),
     "export": Spec(
         "perception_r1.cli.export:export_app",
         "Write a recipe out for verl, ms-swift, EasyR1 or VLM-R1.",

@@ -37,13 +37,18 @@ def compute_score(
     """
     scorer = scorer_of(settings, unscored)
     ends = scorer.task.family.end_tokens
+    texts, rows = (
+        [str(item["response"]) for item in reward_inputs],
+        [str(item["ground_truth"]) for item in reward_inputs],
+    )
+    reasons: list[FinishReason | None] = []
+    for text, item in zip(texts, reward_inputs, strict=True):
+        length = item.get("response_length")
+        known = max_response_length is not None and length is not None
+        cut = known and length >= max_response_length and not text.endswith(ends)
+        reasons.append(("length" if cut else "stop") if known else None)
     scores = []
-    for item in reward_inputs:
-        text, length = str(item["response"]), item.get("response_length")
-        reason: FinishReason | None = None
-        if max_response_length is not None and length is not None:
-            reason = "length" if length >= max_response_length and not text.endswith(ends) else "stop"
-        record = scorer.record(text, str(item["ground_truth"]), reason)
+    for record in scorer.records(texts, rows, reasons):
         reward = scorer.reward(record)
         readable = float(record.status in ("ok", "empty"))
         scores.append({"overall": reward, "format": readable, "accuracy": reward, **scorer.numbers(record)})

@@ -6,8 +6,10 @@ of the question: target, sizes and categories as one JSON string. No tensor, pro
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from perception_r1.data.rows import row_from_sample, sample_from_row
 from perception_r1.errors import DataError, RecipeError
+from perception_r1.judge.base import Judge, gather_evidence
 from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.types import Completion, FinishReason, RewardRecord, Sample
 
@@ -27,6 +30,8 @@ Settings: TypeAlias = "str | Path | Mapping[str, Any] | Task"
 ROW_COLUMN = "row"
 """Dataset column that holds the canonical row of a sample as JSON."""
 
+_FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
+           "points", "count", "text", "answer", "visual_annotations")  # fmt: skip
 _KEYS = ("task", "family", "reward", "thinking", "prompt")
 _log = logging.getLogger("perception_r1")
 
@@ -59,6 +64,7 @@ def task_of(settings: Settings) -> Task:
     if unknown or not {"task", "family"} <= values.keys():
         raise RecipeError(f"settings of a task are {', '.join(_KEYS)} (found {', '.join(map(str, values))})")
     reward = dict(values.get("reward") or {})
+    reward.pop("judge", None)  # see `judge_of`
     family = values["family"]
     return make_task(
         values["task"],
@@ -67,6 +73,19 @@ def task_of(settings: Settings) -> Task:
         thinking=bool(values.get("thinking", False)),
         prompt=values.get("prompt", "paper"),
     )
+
+
+def judge_of(settings: Settings) -> Judge | None:
+    """The judge that settings name under ``reward`` (visual perception reward), or None."""
+    if isinstance(settings, Task):
+        return None
+    values = settings if isinstance(settings, Mapping) else _read(str(settings))
+    table = (values.get("reward") or {}).get("judge")
+    if table is None:
+        return None
+    from perception_r1.judge.make import make_judge
+
+    return make_judge(table)
 
 
 def pack(sample: Sample) -> str:
@@ -92,6 +111,26 @@ def sample_of(row: str) -> Sample:
     return sample_from_row(values, path="packed row", image_required=False, check_image=False)
 
 
+def samples_of(columns: Mapping[str, Any], n: int, task: Task) -> list[Sample]:
+    """The samples of a batch of a data set: from its column ``row``, or from a row's fields as columns."""
+    if ROW_COLUMN in columns:
+        return [sample_of(row) for row in columns[ROW_COLUMN]]
+    found = []
+    for i in range(n):
+        fields = {key: columns[key][i] for key in _FIELDS if key in columns and columns[key][i] is not None}
+        row = {"id": i, "question": "object", **fields, "task": task.name}
+        found.append(sample_from_row(row, path="dataset", line=i + 1, image_required=False, check_image=False))
+    return found
+
+
+async def score_batch(
+    task: Task, judge: Judge | None, samples: Sequence[Sample], completions: Sequence[Completion]
+) -> list[RewardRecord]:
+    """Records of a batch; a judge's verdicts are awaited first, and where it gives none the answer is not scored."""
+    evidence = await gather_evidence(judge, task, samples, completions) if judge else [None] * len(samples)
+    return [task.score(*triple) for triple in zip(samples, completions, evidence, strict=True)]
+
+
 class Scorer:
     """Scores answers for an engine that takes plain numbers only.
 
@@ -102,11 +141,32 @@ class Scorer:
     """
 
     def __init__(self, settings: Settings, unscored: float = 0.0) -> None:
-        self.task, self.unscored, self.n_unscored = task_of(settings), float(unscored), 0
+        self.task, self.judge = task_of(settings), judge_of(settings)
+        self.unscored, self.n_unscored = float(unscored), 0
 
     def record(self, text: str, row: str, finish_reason: FinishReason | None = None) -> RewardRecord:
         """The record of an answer to a packed row; a finish reason that is not known is None."""
-        return self.task.score(sample_of(row), Completion(text, finish_reason))
+        return self.records([text], [row], [finish_reason])[0]
+
+    def records(
+        self, texts: Sequence[str], rows: Sequence[str], reasons: Sequence[FinishReason | None] | None = None
+    ) -> list[RewardRecord]:
+        """Records of a batch; with a judge all are judged at once."""
+        if self.judge is not None:
+            return asyncio.run_coroutine_threadsafe(self.judged(texts, rows, reasons), _loop()).result()
+        known = reasons or [None] * len(texts)
+        return [
+            self.task.score(sample_of(row), Completion(text, reason))
+            for text, row, reason in zip(texts, rows, known, strict=True)
+        ]
+
+    async def judged(
+        self, texts: Sequence[str], rows: Sequence[str], reasons: Sequence[FinishReason | None] | None = None
+    ) -> list[RewardRecord]:
+        """The same for engines that await rewards."""
+        known = reasons or [None] * len(texts)
+        completions = [Completion(text, reason) for text, reason in zip(texts, known, strict=True)]
+        return await score_batch(self.task, self.judge, [sample_of(row) for row in rows], completions)
 
     def reward(self, record: RewardRecord) -> float:
         """The record's reward, or the configured value."""
@@ -129,6 +189,23 @@ class Scorer:
 def scorer_of(settings: str, unscored: float = 0.0) -> Scorer:
     """One scorer a worker for settings given as a path or as JSON."""
     return Scorer(settings, unscored)
+
+
+@lru_cache(maxsize=1)
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of judges under engines that call rewards without one; connections belong to it."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True, name="judge").start()
+    return loop
+
+
+def metrics_of(records: Sequence[RewardRecord], judge: Judge | None = None) -> dict[str, float]:
+    """What a trainer logs of a batch: means of components, shares of statuses, and the judge's counters."""
+    logged = {f"components/{name}": value for name, value in mean_components(records).items()}
+    if judge is not None:
+        logged |= {f"judge/{name}": value for name, value in judge.stats().items()}
+        logged["judge/not_scored"] = sum(record.reward is None for record in records) / max(1, len(records))
+    return logged
 
 
 def mean_components(records: Sequence[RewardRecord]) -> dict[str, float]:

@@ -15,8 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from perception_r1.integrations.scoring import Settings, sample_of, task_of, text_of
-from perception_r1.types import Completion
+from perception_r1.integrations.scoring import Scorer, Settings, text_of
 
 
 def reward_class(base: type, settings: Settings) -> type:
@@ -26,26 +25,24 @@ def reward_class(base: type, settings: Settings) -> type:
         base: its ``ORM``, or ``AsyncORM`` for one that lets the others run meanwhile.
         settings: of the task.
     """
-    task = task_of(settings)
+    scorer = Scorer(settings)
 
-    def rewards(completions: Sequence[Any], columns: dict[str, Any]) -> list[float | None]:
+    def arguments(completions: Sequence[Any], columns: dict[str, Any]) -> tuple[list[str], Any, list[Any]]:
         reasons = columns.get("finish_reason") or [None] * len(completions)
         known = [reason if reason in ("stop", "length") else None for reason in reasons]
-        return [
-            task.score(sample_of(row), Completion(text_of(text), reason)).reward
-            for text, row, reason in zip(completions, columns["row"], known, strict=True)
-        ]
+        return [text_of(each) for each in completions], columns["row"], known
 
     class PerceptionR1(base):  # type: ignore[misc, valid-type]
         """``task.score`` over a batch."""
 
         def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
-            return rewards(completions, columns)
+            return [record.reward for record in scorer.records(*arguments(completions, columns))]
 
     class AsyncPerceptionR1(base):  # type: ignore[misc, valid-type]
-        """The same, in a thread."""
+        """The same, awaited: a judge is asked while other rewards go on."""
 
         async def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
-            return await asyncio.to_thread(rewards, completions, columns)
+            records = await asyncio.to_thread(scorer.records, *arguments(completions, columns))
+            return [record.reward for record in records]
 
     return AsyncPerceptionR1 if base.__name__.startswith("Async") else PerceptionR1

@@ -11,13 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from perception_r1.data.rows import sample_from_row
-from perception_r1.integrations.scoring import ROW_COLUMN, Settings, mean_components, sample_of, task_of, text_of
-from perception_r1.judge import Judge, gather_evidence
+from perception_r1.integrations.scoring import Settings, judge_of, metrics_of, samples_of, score_batch, task_of, text_of
+from perception_r1.judge.base import Judge
 from perception_r1.types import Completion, RewardRecord, Sample
-
-_FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
-           "points", "count", "text", "answer", "visual_annotations")  # fmt: skip
 
 
 class Tokenizer(Protocol):
@@ -45,7 +41,7 @@ def reward_functions(settings: Settings, *, tokenizer: Any = None) -> list[Rewar
     """
     task = task_of(settings)
     ends = {tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(task.family.end_tokens))} if tokenizer else ()
-    return [reward_function(task, tokenizer, [i for i in ends if i is not None])]
+    return [reward_function(task, tokenizer, [i for i in ends if i is not None], judge=judge_of(settings))]
 
 
 def reward_function(
@@ -70,18 +66,9 @@ def reward_function(
             found = [Completion(text_of(completion)) for completion in completions]
         else:
             found = [completion_of(ids, tokenizer, ends) for ids in completion_ids]
-        samples = [sample_of(row) for row in context[ROW_COLUMN]] if ROW_COLUMN in context else []
-        for i in range(len(samples), len(found)):
-            fields = {key: context[key][i] for key in _FIELDS if key in context and context[key][i] is not None}
-            row = {"id": i, "question": "object", **fields, "task": task.name}
-            samples.append(sample_from_row(row, path="dataset", line=i + 1, image_required=False, check_image=False))
-        evidence = await gather_evidence(judge, task, samples, found) if judge else [None] * len(found)
-        records = [task.score(*triple) for triple in zip(samples, found, evidence, strict=True)]
-        logged = {f"components/{name}": value for name, value in mean_components(records).items()}
-        if judge is not None:
-            logged |= {f"judge/{name}": value for name, value in judge.stats().items()}
-            logged["judge/not_scored"] = sum(record.reward is None for record in records) / max(1, len(records))
-        for name, value in logged.items() if context.get("log_metric") else ():
+        samples = samples_of(context, len(found), task)
+        records = await score_batch(task, judge, samples, found)
+        for name, value in metrics_of(records, judge).items() if context.get("log_metric") else ():
             context["log_metric"](name, value)
         if on_scored is not None:
             state = context.get("trainer_state")

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from perception_r1.integrations.scoring import Settings, scorer_of
+from perception_r1.integrations.scoring import Settings, judge_of, scorer_of
 from perception_r1.tasks import Task
 
 
@@ -44,11 +44,22 @@ def compute_score(
     return {"score": scorer.reward(record), **scorer.numbers(record)}
 
 
-def load(settings: Settings, unscored: float = 0.0) -> Callable[..., dict[str, float]]:
-    """``compute_score`` with its settings filled in, for a ``reward.py``."""
+async def compute_judged_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, *, settings: str,
+    unscored: float = 0.0, **_: Any,
+) -> dict[str, float]:  # fmt: skip
+    """The same with a judge, whose verdicts verl awaits while other answers go on."""
+    scorer = scorer_of(settings, unscored)
+    (record,) = await scorer.judged([solution_str], [ground_truth])
+    return {"score": scorer.reward(record), **scorer.numbers(record)}
+
+
+def load(settings: Settings, unscored: float = 0.0) -> Callable[..., Any]:
+    """``compute_score``, or ``compute_judged_score``, with its settings filled in, for a ``reward.py``."""
     if isinstance(settings, (Task, Mapping)):
         raise TypeError("verl's workers read settings themselves: give a path, or JSON text")
-    return partial(compute_score, settings=str(settings), unscored=unscored)
+    score = compute_score if judge_of(settings) is None else compute_judged_score
+    return partial(score, settings=str(settings), unscored=unscored)
 
 
 def reward_key() -> str:

@@ -25,10 +25,8 @@ def reward_registry(settings: Settings, unscored: float = 0.0) -> dict[str, Rewa
     scorer = Scorer(settings, unscored)
 
     def accuracy(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
-        return [
-            scorer.reward(scorer.record(text_of(completion), packed_row(row)))
-            for completion, row in zip(completions, solution, strict=True)
-        ]
+        records = scorer.records([text_of(each) for each in completions], [packed_row(row) for row in solution])
+        return [scorer.reward(record) for record in records]
 
     return {"accuracy": accuracy}
 

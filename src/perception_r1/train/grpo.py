@@ -41,7 +41,7 @@ def train_grpo(
     setup.quiet_libraries()
     out = Path(out)
     start = Path(model_path) if model_path is not None else recipe.model
-    # TRL gathers the pictures of every step for its logs, and only from processes that have some: the others would wait.
+    # TRL gathers the pictures of each step for its logs, and only from processes that have some: the others would wait.
     table = {"log_multimodal": False, **(recipe.grpo or {})}
     args = setup.trainer_args(GRPOConfig, table, name="grpo", folder=out, where=recipe.path or recipe.name)
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))

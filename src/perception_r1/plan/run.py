@@ -1,0 +1,164 @@
+"""From a recipe to a plan: sizes of its real images, lengths of its answers, its settings, a device."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from perception_r1.check.lengths import TokenCounter, estimate_tokens, image_tokens
+from perception_r1.config import Recipe
+from perception_r1.errors import RecipeError
+from perception_r1.export.rows import rows_of
+from perception_r1.export.settings import grpo_values
+from perception_r1.plan.devices import DEVICES, Device
+from perception_r1.plan.estimate import SHARDINGS, Batch, Plan, Setup, Sharding, estimate
+from perception_r1.plan.shapes import Shape, shape_of
+
+ROWS = 512
+"""Rows whose sizes are looked at, drawn evenly over the data."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it was made from."""
+
+    recipe: str
+    model: str
+    shape: Shape
+    batch: Batch
+    setup: Setup
+    device: Device
+    plan: Plan
+    rows: int
+    steps: int
+    advice: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a step's memory leaves a tenth of the device free, for fragments and libraries."""
+        return self.plan.total_memory <= 0.9 * self.device.memory
+
+
+def plan_recipe(
+    recipe: Recipe, *, device: str = "h100", devices: int = 8, sharding: str = "none", efficiency: float = 0.35
+) -> Planned:
+    """Plan a recipe's GRPO run.
+
+    Args:
+        recipe: with its data at hand; its model may be a well-known id, a folder, or a hub id.
+        device: a key of `DEVICES`.
+        devices: how many, one process each.
+        sharding: none (DDP), zero2, zero3 or fsdp2.
+        efficiency: share of the device's matrix rate that training reaches.
+
+    Raises:
+        UserError: what the run itself would refuse, or a name that is not known.
+    """
+    if device not in DEVICES:
+        raise RecipeError(f"unknown device {device!r} (known: {', '.join(DEVICES)})")
+    if sharding not in SHARDINGS:
+        raise RecipeError(f"unknown sharding {sharding!r} (known: {', '.join(SHARDINGS)})")
+    shape = shape_of(recipe.model)
+    values = grpo_values(recipe)
+    rows = rows_of(recipe)
+    sizes = batch_of(recipe, rows, values)
+    setup = setup_of(recipe, values, shape, devices, sharding, efficiency)
+    chosen = DEVICES[device]
+    made = estimate(shape, sizes, setup, chosen)
+    prompts = sizes.rows * setup.accumulate * devices / sizes.group
+    epochs = float(values["num_train_epochs"])
+    steps = int(values["max_steps"])
+    steps = steps if steps > 0 else max(1, round(epochs * len(rows.train) / prompts))
+    found = Planned(recipe.name, recipe.model, shape, sizes, setup, chosen, made, len(rows.train), steps, ())
+    return found if found.fits else Planned(**{**vars(found), "advice": advice(found)})
+
+
+def batch_of(recipe: Recipe, rows: Any, values: dict[str, Any]) -> Batch:
+    """Tokens of prompts and answers over the recipe's rows: images exactly, text by an estimate."""
+    step = max(1, len(rows.train) // ROWS)
+    looked_at = rows.train[::step][:ROWS]
+    counter = TokenCounter.estimate()
+    images = [float(image_tokens(sample, rows.family)) for sample in rows.train]
+    seen = [float(image_tokens(sample, rows.family)) for sample in looked_at]
+    texts = [float(counter.prompt(rows.task.prompt(sample))) for sample in looked_at]
+    limit = int(values["max_completion_length"])
+    answers = [min(limit, estimate_tokens(rows.task.gold(sample)) + 1) for sample in looked_at]
+    return Batch(
+        rows=int(values["per_device_train_batch_size"]),
+        group=int(values["num_generations"]),
+        prompt=statistics.fmean(seen) + statistics.fmean(texts),
+        longest=max(images) + max(texts),
+        image=statistics.fmean(seen),
+        longest_image=max(images),
+        answer=statistics.fmean(answers),
+        limit=limit,
+        shared=recipe.shared_prefix,
+    )
+
+
+def setup_of(
+    recipe: Recipe, values: dict[str, Any], shape: Shape, devices: int, sharding: str, efficiency: float
+) -> Setup:
+    """The recipe's settings as the arithmetic knows them."""
+    init = dict((recipe.grpo or {}).get("model_init_kwargs") or {})
+    quantized = "quantization_config" in init
+    weight = 0.6 if quantized else {"bfloat16": 2.0, "float16": 2.0}.get(str(init.get("dtype", "float32")), 4.0)
+    half = values.get("bf16", True) or values.get("fp16", False)
+    checkpointing = values.get("activation_checkpointing", values.get("gradient_checkpointing", True))
+    uses = bool(values.get("use_vllm", False))
+    server = uses and values.get("vllm_mode", "colocate") == "server"
+    kept: Sharding = sharding  # type: ignore[assignment]
+    return Setup(
+        devices=devices,
+        sharding=kept if devices > 1 else "none",
+        accumulate=int(values["gradient_accumulation_steps"]),
+        reference=float(values["beta"]) > 0,
+        lora=None if recipe.lora is None else adapter_parameters(recipe.lora, shape),
+        weight_bytes=weight,
+        compute_bytes=2.0 if half else 4.0,
+        checkpointing=bool(checkpointing),
+        frozen_tower=recipe.freeze_vision,
+        vllm=float(values["vllm_gpu_memory_utilization"]) if uses else 0.0,
+        server=server,
+        efficiency=efficiency,
+    )
+
+
+def adapter_parameters(lora: dict[str, Any], shape: Shape) -> int:
+    """Parameters of adapters on all linear maps of the language layers (the usual choice, and the upper end)."""
+    rank = int(lora.get("r", 8))
+    width, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    sides = [(shape.hidden, width), (shape.hidden, kv), (shape.hidden, kv), (width, shape.hidden)]
+    sides += [(shape.hidden, shape.intermediate)] * 3
+    return rank * shape.layers * sum(a + b for a, b in sides)
+
+
+def advice(found: Planned) -> tuple[str, ...]:
+    """Changes that make a plan fit, each tried, the gentlest first."""
+    setup, batch = found.setup, found.batch
+    tries: list[tuple[str, Setup, Batch]] = []
+    if setup.devices > 1 and setup.sharding not in ("zero3", "fsdp2"):
+        tries.append(("--sharding fsdp2 (configs/accelerate/fsdp2.yaml)", _with(setup, sharding="fsdp2"), batch))
+    if not setup.checkpointing:
+        tries.append(("grpo.activation_checkpointing=true", _with(setup, checkpointing=True), batch))
+    if batch.rows > batch.group:
+        smaller = Batch(**{**vars(batch), "rows": batch.group})
+        more = setup.accumulate * batch.rows // batch.group
+        change = f"grpo.per_device_train_batch_size={batch.group} grpo.gradient_accumulation_steps={more}"
+        tries.append((change, _with(setup, accumulate=more), smaller))
+    if setup.lora is None:
+        lora = adapter_parameters({"r": 64}, found.shape)
+        slim = _with(setup, lora=lora, frozen_tower=True)
+        tries.append(("--set @configs/recipe/lora.yaml", slim, batch))
+        tries.append(("--set @configs/recipe/qlora.yaml", _with(slim, weight_bytes=0.6), batch))
+    given = []
+    for change, new_setup, new_batch in tries:
+        total = estimate(found.shape, new_batch, new_setup, found.device).total_memory
+        verdict = "fits" if total <= 0.9 * found.device.memory else "still too much"
+        given.append(f"{change}: {total / 2**30:.0f} GiB, {verdict}")
+    return tuple(given)
+
+
+def _with(setup: Setup, **changes: Any) -> Setup:
+    return Setup(**{**vars(setup), **changes})
