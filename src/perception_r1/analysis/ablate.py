@@ -74,6 +74,7 @@ class Grid(BaseModel):
 
     name: str
     title: str = ""
+    note: str = ""
     recipe: str
     metric: str
     also: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.ablate import Grid, Published, jobs_of
+from perception_r1.analysis.ablate import Grid, jobs_of
 from perception_r1.analysis.grid_table import Row, markdown
 from perception_r1.data.files import atomic_write
 from perception_r1.evaluate.results import read_json_file, read_lines
@@ -148,8 +148,8 @@ def _section(grid: Grid, rows: Sequence[Row], plots: Sequence[str]) -> str:
         if row.note:
             notes.setdefault(row.note, []).append(row.title)
     lines += [f"- {', '.join(names)}: {note}" for note, names in notes.items()]
-    if isinstance(grid.published, Published):
-        lines.append(f"- Published: column `{grid.published.column}` of the table `{grid.published.table}`.")
+    if grid.note:
+        lines.append(f"- {grid.note}")
     clear = [row for row in rows if row.difference and not row.difference["low"] <= 0 <= row.difference["high"]]
     lines += [f"- {_sentence(grid, rows, row)}" for row in clear] or (
         ["- No row differs clearly from the one it stands against."] if any(row.difference for row in rows) else []
