@@ -109,8 +109,8 @@ def faults(n: int, share: float) -> dict:
     samples, completions = responses(n, 1, 2)
     with Server(latency=0.02, at_once=AT_ONCE) as server:
         well, *_ = judged(server.url, samples, completions)
-    with Server(latency=0.02, at_once=AT_ONCE, faults=share, stall=20.0) as server:
-        ill, seconds, stats, _ = judged(server.url, samples, completions, timeout_s=5.0)
+    with Server(latency=0.02, at_once=AT_ONCE, faults=share, stall=90.0) as server:
+        ill, seconds, stats, _ = judged(server.url, samples, completions, timeout_s=30.0)
         counts = server.counts()
     return {
         "cases": n, "requests": int(stats["requests"]), "faults": {k: v for k, v in counts.items() if k != "well"},
@@ -125,9 +125,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--batch-only", action="store_true")
+    parser.add_argument("--faults-only", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = {"batch": batch(), "faults": faults(arguments.n, arguments.share)}
+    found = {"faults": faults(arguments.n, arguments.share)} if arguments.faults_only else {"batch": batch()}
+    if not arguments.faults_only and not arguments.batch_only:
+        found["faults"] = faults(arguments.n, arguments.share)
     text = json.dumps(found, indent=2)
     print(text)
     if arguments.out:

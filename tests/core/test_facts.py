@@ -52,6 +52,10 @@ CONTRADICTED = [
     ("AB ∥ CD", "AB ∥ CD and AB ⊥ CD"),
     ("AB ∥ CD", "AB is not parallel to CD"),
     ("ABCD is a kite", "ABCD is a kite. ABCD is not a kite."),
+    ("AB = 5", "AB = 5. It is not so that AB = 5."),
+    ("AB ∥ CD", "It is false that AB ∥ CD"),
+    ("D lies on AB", "D lies on AB. It is not true that point D lies on AB"),
+    ("AB = AC", "AB = AC, not AB = AC"),
     ("ABCD is a kite", "kite ABCD, rectangle ABCD, rhombus ABCD, trapezoid ABCD"),
     ("Tom has more apples.", "Tom has more apples. Tom has not more apples."),
 ]

@@ -66,6 +66,13 @@ _CENTRE = re.compile(r"(?<![A-Za-z∠])([A-Z])(?![A-Za-z]) is (not )?(?:a )?cent
 _CIRCLE = re.compile(r"\bcircle(?: with (?:a )?cent(?:re|er))? ([A-Z])(?![A-Za-z])", re.I)
 _BISECTS = re.compile(rf"({_SEGMENT}) (?:is a bisector of|bisects) ∠ ?([A-Z]{{3}}|[A-Z])(?![A-Za-z])")
 
+_DENIED = re.compile(
+    r"(?:\bnot|\bfalse|\bnever|\bwrong|\buntrue|n't)"
+    r"(?: (?:so|true|case|correct|that|if|point|triangle|circle|line|a))*\s*$",
+    re.I,
+)
+"""Words before a statement that take it back: "it is not so that AB = 5"."""
+
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[A-Z]+'?")
 _SMALL_WORDS = """
 a an the is are was be of in on at to and or that this it its as by with given shown has have there we can see from
@@ -133,10 +140,14 @@ def statements(text: str) -> tuple[Statement, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _denied(clean: str, start: int) -> bool:
+    return _DENIED.search(clean[max(0, start - 48) : start]) is not None
+
+
 def _equations(clean: str) -> Iterable[Statement]:
     for start in _EQUATION.finditer(clean):
         key = _term(start[1])
-        negated = start[2] == "≠"
+        negated = (start[2] == "≠") != _denied(clean, start.start())
         at = start.end()
         for _ in range(_MOST_LINKS):
             part = _NEXT.match(clean, at)
@@ -152,7 +163,12 @@ def _equations(clean: str) -> Iterable[Statement]:
                 break
             at = link.end()
     for match in _RADIUS_IS.finditer(clean):
-        yield Statement("value", ("radius", match[1] or match[2] or ""), read_value(match[3]), "≠" in match[0])
+        yield Statement(
+            "value",
+            ("radius", match[1] or match[2] or ""),
+            read_value(match[3]),
+            ("≠" in match[0]) != _denied(clean, match.start()),
+        )
     for match in _RIGHT_ANGLE.finditer(clean):
         yield Statement("value", _term("∠" + match[1]), read_value("90"), match[2] is not None)
     for match in _RIGHT_AT.finditer(clean):
@@ -162,23 +178,34 @@ def _equations(clean: str) -> Iterable[Statement]:
 def _relations(clean: str) -> Iterable[Statement]:
     names = {"∥": "parallel", "∦": "parallel", "⊥": "perpendicular", "⟂̸": "perpendicular"}
     for match in _PAIR.finditer(clean):
-        yield Statement(names[match[2]], _pair(match[1], match[3]), "", match[2] in ("∦", "⟂̸"))
+        yield Statement(
+            names[match[2]], _pair(match[1], match[3]), "", (match[2] in ("∦", "⟂̸")) != _denied(clean, match.start())
+        )
     for match in _PAIR_WORDS.finditer(clean):
-        negated = match[3] is not None
+        negated = (match[3] is not None) != _denied(clean, match.start())
         if match[4] in ("parallel", "perpendicular"):
             yield Statement(match[4], _pair(match[1], match[2]), "", negated)
         else:
             yield Statement("equal", (*_pair(match[1], match[2]), "length"), "", negated)
     for match in _ON.finditer(clean):
-        yield Statement("on", (match[1], "circle " + (match[3] or "") if match[2] else _ends(match[4])))
+        yield Statement(
+            "on",
+            (match[1], "circle " + (match[3] or "") if match[2] else _ends(match[4])),
+            "",
+            _denied(clean, match.start()),
+        )
     for match in _MIDPOINT.finditer(clean):
-        yield Statement("midpoint", (match[1], _ends(match[3])), "", match[2] is not None)
+        yield Statement(
+            "midpoint", (match[1], _ends(match[3])), "", (match[2] is not None) != _denied(clean, match.start())
+        )
     for match in _TANGENT.finditer(clean):
-        yield Statement("tangent", (_ends(match[1]), match[3] or ""), "", match[2] is not None)
+        yield Statement(
+            "tangent", (_ends(match[1]), match[3] or ""), "", (match[2] is not None) != _denied(clean, match.start())
+        )
     for match in _DIAMETER.finditer(clean):
-        yield Statement("diameter", (_ends(match[1]),), "", match[2] is not None)
+        yield Statement("diameter", (_ends(match[1]),), "", (match[2] is not None) != _denied(clean, match.start()))
     for match in _CENTRE.finditer(clean):
-        yield Statement("circle", (match[1],), "", match[2] is not None)
+        yield Statement("circle", (match[1],), "", (match[2] is not None) != _denied(clean, match.start()))
     for match in _CIRCLE.finditer(clean):
         yield Statement("circle", (match[1],))
     for match in _BISECTS.finditer(clean):
@@ -195,9 +222,9 @@ def _shapes(clean: str) -> Iterable[Statement]:
 
     for match in _SHAPE.finditer(clean):
         if match[3].isupper():
-            yield from kinds(match[3], False, match[1], match[2])
+            yield from kinds(match[3], _denied(clean, match.start()), match[1], match[2])
     for match in _IS_SHAPE.finditer(clean):
-        yield from kinds(match[2], False, match[1])
+        yield from kinds(match[2], _denied(clean, match.start()), match[1])
         yield from kinds(match[2], match[3] is not None, match[4], match[5])
     for match in _IS_ADJECTIVE.finditer(clean):
         yield from kinds(match[1], match[2] is not None, match[3])

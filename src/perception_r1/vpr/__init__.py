@@ -1,0 +1,1 @@
+"""The data pipeline of the visual perception reward: distill, filter, annotate, judge, and the perception study."""

@@ -1,0 +1,123 @@
+"""Chains of thought from a vision-language model, and those of them whose final answer is right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perception_r1.core.answers import parse_answer
+from perception_r1.core.equivalence import same_answer
+from perception_r1.data.images import open_image
+from perception_r1.data.rows import row_from_sample, sample_from_row
+from perception_r1.errors import DataError
+from perception_r1.judge.prompt import PromptFile
+from perception_r1.openai_server import ChatServer, Reply, image_part
+from perception_r1.types import AnswerTarget, Completion, Sample
+from perception_r1.vpr.steps import (
+    StepReport,
+    appending,
+    ask_all,
+    check_settings,
+    finished_rows,
+    read_rows,
+    write_rows,
+)
+
+
+def distill(
+    samples: Sequence[Sample],
+    server: ChatServer,
+    prompt: PromptFile,
+    out: Path,
+    *,
+    n: int = 1,
+    temperature: float = 1.0,
+    max_tokens: int = 4096,
+    resume: bool = False,
+    extra_body: Mapping[str, Any] | None = None,
+    show_progress: bool = True,
+) -> StepReport:
+    """Ask for ``n`` solutions of each problem; each is a request of its own, since many servers ignore ``n``.
+
+    Writes the canonical row of each problem with ``response``, ``finish_reason``, ``model`` and ``sample`` (which of
+    the n), its id being ``ID#k``.
+
+    Raises:
+        UserError: the server cannot be asked; what was done is kept.
+    """
+    if any(not isinstance(sample.target, AnswerTarget) for sample in samples):
+        raise DataError("problems need an 'answer' (rows for task geometry)")
+    settings = {"model": server.model, "prompt": prompt.digest, "temperature": temperature, "max_tokens": max_tokens}
+    check_settings(out, settings, resume=resume)
+    before = {str(row["id"]) for row in finished_rows(out)}
+    keys = {f"{sample.id}#{k}": (sample, k) for sample in samples for k in range(n)}
+    left = [key for key in keys if key not in before]
+    report = StepReport("distill", n_in=len(keys), n_before=len(keys) - len(left))
+
+    def body(sample: Sample, k: int) -> dict[str, Any]:
+        messages = prompt.messages(question=sample.question)
+        text = messages[-1]["content"]
+        if sample.image is not None:
+            messages[-1]["content"] = [image_part(open_image(sample.image)), {"type": "text", "text": text}]
+        asked: dict[str, Any] = {"messages": messages, "temperature": temperature, "max_tokens": max_tokens}
+        if temperature > 0:
+            asked["seed"] = k  # equal requests may otherwise share one answer in a server's cache
+        return {**asked, "extra_body": dict(extra_body)} if extra_body else asked
+
+    with appending(out) as write:
+
+        def accept(key: str, reply: Reply) -> str:
+            if not reply.text.strip():
+                return "an empty answer"
+            sample, k = keys[key]
+            row = {**row_from_sample(sample), "id": key, "response": reply.text, "finish_reason": reply.finish_reason}
+            write({**row, "model": server.model, "sample": k, "problem": sample.id})
+            return ""
+
+        requests = [(key, lambda key=key: body(*keys[key])) for key in left]
+        ask_all(server, requests, accept, report, out, label="distilling", done=report.n_before,
+                show_progress=show_progress)  # fmt: skip
+    return report
+
+
+def keep_right(path: Path, out: Path, *, per_problem: int | None = None, strict: bool = True) -> StepReport:
+    """Keep the responses whose final answer is right, by the same checker as the reward.
+
+    Args:
+        path: rows with ``answer`` and ``response``.
+        out: where to write those that are kept, in order.
+        per_problem: at most so many a problem, the shortest first.
+        strict: also want the form that training rewards (both blocks and one box).
+    """
+    rows = read_rows(path, needs=("answer", "response"))
+    counts: Counter[str] = Counter()
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        parsed = parse_answer(Completion(str(row["response"]), row.get("finish_reason")))
+        if parsed.status == "truncated":
+            counts["cut off"] += 1
+        elif parsed.status != "ok":
+            counts["unreadable"] += 1
+        elif not same_answer(parsed.answer, str(row["answer"])):
+            counts["wrong"] += 1
+        elif strict and not parsed.format_ok:
+            counts["not in form"] += 1
+        else:
+            kept.setdefault(str(row.get("problem", row.get("id"))), []).append(row)
+    if per_problem is not None:
+        for problem, found in kept.items():
+            counts["more than wanted"] += max(0, len(found) - per_problem)
+            kept[problem] = sorted(found, key=lambda row: len(str(row["response"])))[:per_problem]
+    chosen = [row for found in kept.values() for row in found]
+    write_rows(out, chosen)
+    counts["problems solved"] = len(kept)
+    return StepReport("filter", n_in=len(rows), n_done=len(chosen), counts=dict(counts))
+
+
+def problem_of(row: Mapping[str, Any], path: Path, line: int) -> Sample:
+    """The problem of a distilled row, under the problem's own id and without the response."""
+    bare = {key: value for key, value in row.items() if key != "response"}
+    return sample_from_row({**bare, "id": row.get("problem", row.get("id"))}, path=path, line=line, task="geometry",
+                           image_required=False, check_image=False)  # fmt: skip

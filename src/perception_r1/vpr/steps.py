@@ -1,0 +1,196 @@
+"""What the steps of the pipeline share: rows in, rows out as they come, resume, failures apart, cost.
+
+A step appends each finished row to ``OUT`` at once and keeps what failed, with the reason, in ``OUT.failed.jsonl``.
+Started again it goes on: rows that are in ``OUT`` are not asked for again, failed ones are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perception_r1.data.files import atomic_write, existing_file
+from perception_r1.errors import DataError, UserError
+from perception_r1.openai_server import ChatError, ChatServer, Reply
+from perception_r1.progress import progress
+
+Row = dict[str, Any]
+Request = tuple[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What a step did. Tokens are those that the server counted; ``cost`` follows from the prices given, else None."""
+
+    step: str
+    n_in: int = 0
+    n_done: int = 0
+    n_before: int = 0
+    n_failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def price(self, per_million: tuple[float, float] | None) -> None:
+        """Set the cost from prices of a million (prompt, completion) tokens."""
+        if per_million is not None:
+            paid = self.prompt_tokens * per_million[0] + self.completion_tokens * per_million[1]
+            self.cost = round(paid / 1e6, 4)
+
+    def line(self) -> str:
+        """The report on one line."""
+        parts = [f"{self.n_done} of {self.n_in} done"]
+        if self.n_before:
+            parts.append(f"{self.n_before} before")
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed")
+        parts += [f"{name} {number}" for name, number in self.counts.items()]
+        if self.prompt_tokens or self.completion_tokens:
+            parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
+        if self.cost is not None:
+            parts.append(f"cost {self.cost:g}")
+        return f"{self.step}: " + ", ".join(parts)
+
+
+def read_rows(path: str | Path, *, needs: Sequence[str] = ()) -> list[Row]:
+    """Objects of a JSON lines file; ``needs`` are fields that each must have.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    path = existing_file(path)
+    rows = []
+    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"not JSON at column {error.colno}", path=path, line=line) from None
+        if not isinstance(row, dict):
+            raise DataError("is not an object", path=path, line=line)
+        for name in needs:
+            if row.get(name) is None:
+                raise DataError("is missing", path=path, line=line, field=name)
+        rows.append(row)
+    if not rows:
+        raise DataError("the file has no rows", path=path)
+    return rows
+
+
+def finished_rows(path: Path) -> list[Row]:
+    """Rows that an earlier run wrote; the half line that a kill left is dropped, and cut from the file."""
+    if not path.is_file():
+        return []
+    rows, good = [], 0
+    data = path.read_bytes()
+    for raw in data.splitlines(keepends=True):
+        try:
+            if not raw.endswith(b"\n"):
+                raise ValueError
+            rows.append(json.loads(raw))
+        except ValueError:
+            break
+        good += len(raw)
+    if good < len(data):
+        os.truncate(path, good)
+    return rows
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[Callable[[Row], None]]:
+    """A function that appends one row, on disk when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+
+        def write(row: Row) -> None:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.flush()
+
+        yield write
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """All rows at once: the file is whole or as it was."""
+    with atomic_write(path) as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def check_settings(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse to go on with other settings (model, prompt) than those of the rows that are there.
+
+    Raises:
+        UserError: the output is there and ``resume`` is off, or belongs to other settings.
+    """
+    note = settings_file(out)
+    if out.exists() and out.stat().st_size:
+        if not resume:
+            raise UserError(f"{out}: is there already (add --resume to go on with it, or choose another name)")
+        before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+        if before is not None and before != dict(settings):
+            changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
+            raise UserError(f"{out}: was made with other settings ({', '.join(changed)}); choose another name")
+    with atomic_write(note) as stream:
+        stream.write(json.dumps(dict(settings), ensure_ascii=False) + "\n")
+
+
+def settings_file(out: Path) -> Path:
+    return out.with_name(out.name + ".settings.json")
+
+
+def failed_file(out: Path) -> Path:
+    return out.with_name(out.name + ".failed.jsonl")
+
+
+def ask_all(
+    server: ChatServer,
+    requests: Sequence[Request],
+    accept: Callable[[str, Reply], str],
+    report: StepReport,
+    out: Path,
+    *,
+    label: str,
+    done: int = 0,
+    show_progress: bool = True,
+) -> None:
+    """Send requests and hand each reply to ``accept``, which writes its row and returns "" or why it is no good.
+
+    Raises:
+        UserError: the server refuses or is gone; what was done is kept.
+    """
+    began = time.monotonic()
+    failures: list[Row] = []
+    try:
+        with progress(label, done + len(requests), done=done, unit="requests", enabled=show_progress) as advance:
+            for key, reply in server.stream(requests):
+                if isinstance(reply, ChatError):
+                    failures.append({"id": key, "reason": str(reply)})
+                    if reply.is_fatal:
+                        raise UserError(f"{reply} (what was done is kept: --resume goes on)")
+                else:
+                    report.prompt_tokens += reply.prompt_tokens or 0
+                    report.completion_tokens += reply.completion_tokens or 0
+                    problem = accept(key, reply)
+                    if problem:
+                        failures.append({"id": key, "reason": problem, "response": reply.text})
+                    else:
+                        report.n_done += 1
+                advance(1, f"{len(failures)} failed" if failures else "")
+    finally:
+        report.n_failed += len(failures)
+        report.seconds = round(time.monotonic() - began, 1)
+        if failures:
+            write_rows(failed_file(out), failures)
+        else:
+            failed_file(out).unlink(missing_ok=True)
