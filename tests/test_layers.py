@@ -37,6 +37,7 @@ LAYERS = {
     "export": 5,
     "importer": 5,
     "plan": 5,
+    "vpr": 6,
     "demo": 6,
     "cli": 6,
     "__main__": 6,

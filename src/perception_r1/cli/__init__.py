@@ -54,6 +54,11 @@ COMMANDS: dict[str, Spec] = {
         "Compare two evaluations, sample by sample: paired differences, McNemar's test.",
         "Train and evaluate",
     ),
+    "vpr": Spec(
+        "perception_r1.cli.vpr:vpr_app",
+        "The visual perception reward: chains of thought, visual facts, judges, the perception study.",
+        "Data and rewards",
+    ),
     "report": Spec(
         "perception_r1.cli.report:report", "Write report.html of a run or evaluation.", "Train and evaluate"
     ),

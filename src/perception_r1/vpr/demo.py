@@ -28,8 +28,8 @@ class Comparison:
 
     what: str
     n: int
-    first: int
-    second: int
+    first_right: int
+    second_right: int
     only_first: int
     only_second: int
     p: float

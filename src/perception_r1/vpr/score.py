@@ -1,0 +1,110 @@
+"""Saved responses scored with a judge: the reward, its components and the verdicts, one row a response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perception_r1.core.answers import counted_facts
+from perception_r1.data.rows import sample_from_row
+from perception_r1.errors import UserError
+from perception_r1.judge import Judge, gather_evidence
+from perception_r1.progress import progress
+from perception_r1.tasks import make_task, reward_spec
+from perception_r1.types import AnswerTarget, Completion
+from perception_r1.vpr.steps import (
+    StepReport,
+    appending,
+    check_settings,
+    failed_file,
+    finished_rows,
+    read_rows,
+    write_rows,
+)
+
+_CHUNK = 256
+
+
+def judge_rows(
+    path: Path,
+    judge: Judge,
+    out: Path,
+    *,
+    preset: str = "robust",
+    resume: bool = False,
+    show_progress: bool = True,
+) -> StepReport:
+    """Score rows with ``question``, ``answer``, ``visual_annotations`` and ``response``.
+
+    Each row of ``out`` has ``id``, ``reward``, ``components``, ``reason`` and ``facts`` (fact, verdict). What could not
+    be judged is in ``OUT.failed.jsonl``, and is asked again with ``resume``.
+
+    Raises:
+        UserError: bad rows, or no row at all could be judged.
+    """
+    rows = read_rows(path, needs=("answer", "response"))
+    samples = [
+        sample_from_row({"question": "?", "id": line, **row}, path=path, line=line, task="geometry",
+                        image_required=False, check_image=False)
+        for line, row in enumerate(rows, start=1)
+    ]  # fmt: skip
+    completions = [Completion(str(row["response"]), row.get("finish_reason")) for row in rows]
+    check_settings(out, {"judge": judge.name, "preset": preset, "rows": len(rows)}, resume=resume)
+    before = {str(row["id"]) for row in finished_rows(out)}
+    left = [index for index, sample in enumerate(samples) if sample.id not in before]
+    task = make_task("geometry", family="pixel", reward=reward_spec("geometry", preset))
+    report = StepReport("judge", n_in=len(rows), n_before=len(rows) - len(left))
+    failures: list[dict[str, Any]] = []
+    sums: dict[str, float] = {}
+    began = time.monotonic()
+
+    async def go() -> None:
+        with (
+            appending(out) as write,
+            progress("judging", len(rows), done=report.n_before, unit="responses", enabled=show_progress) as advance,
+        ):
+            for start in range(0, len(left), _CHUNK):
+                part = left[start : start + _CHUNK]
+                chosen = [samples[i] for i in part], [completions[i] for i in part]
+                evidence = await gather_evidence(judge, task, *chosen)
+                for i, found in zip(part, evidence, strict=True):
+                    record = task.score(samples[i], completions[i], found)
+                    if record.reward is None:
+                        failures.append({"id": samples[i].id, "reason": record.reason})
+                        continue
+                    report.n_done += 1
+                    for name, value in {"reward": record.reward, **record.components}.items():
+                        sums[name] = sums.get(name, 0.0) + value
+                    write(_row(samples[i], record, found, preset))
+                advance(len(part), f"{len(failures)} failed" if failures else "")
+                stats = judge.stats()
+                report.prompt_tokens += int(stats.get("prompt_tokens", 0))
+                report.completion_tokens += int(stats.get("completion_tokens", 0))
+        await judge.close()
+
+    asyncio.run(go())
+    report.n_failed, report.seconds = len(failures), round(time.monotonic() - began, 1)
+    if failures:
+        write_rows(failed_file(out), failures)
+        if not report.n_done and not report.n_before:
+            raise UserError(f"no response could be judged: {failures[0]['reason']}")
+    else:
+        failed_file(out).unlink(missing_ok=True)
+    report.counts = {f"mean {name}": round(value / max(1, report.n_done), 4) for name, value in sums.items()}  # type: ignore[misc]
+    return report
+
+
+def _row(sample: Any, record: Any, evidence: Mapping[str, Any] | None, preset: str) -> dict[str, Any]:
+    assert isinstance(sample.target, AnswerTarget)
+    facts = []
+    for index in counted_facts(sample, preset):
+        score = None if evidence is None else evidence["scores"][index]
+        facts.append({"fact": sample.target.visual_annotations[index], "score": score})
+    plain = record.to_dict()
+    return {
+        "id": sample.id, "reward": plain["reward"], "components": plain["components"], "status": plain["status"],
+        "reason": plain["reason"], "facts": facts,
+    }  # fmt: skip

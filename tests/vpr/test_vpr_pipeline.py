@@ -1,0 +1,186 @@
+"""distill → filter → annotate → judge on the command line, against a local server: resume, failures, cost, parquet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from chat_double import ChatDouble, completion, question
+from perception_r1.cli import app
+from perception_r1.data.geometry import make_diagrams
+from perception_r1.data.rows import read_jsonl, write_jsonl
+from perception_r1.vpr.annotate import read_facts, tidy
+
+pytest.importorskip("openai")
+pytest.importorskip("math_verify")
+
+
+def pr1(*words: object) -> Any:
+    return CliRunner().invoke(app, ["vpr", *map(str, words)])
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    samples = make_diagrams(4, seed=1, kinds=["segments"], size=64, names="abc", out_dir=tmp_path / "data")
+    write_jsonl(tmp_path / "data" / "rows.jsonl", samples)
+    return tmp_path / "data" / "rows.jsonl"
+
+
+def solver(answers: dict[str, str]) -> Any:
+    """A vision model that knows the answers by the pictures, and is wrong on the second of each two samples."""
+
+    def behave(body: dict[str, Any], n: int) -> Any:
+        image = next(p for p in body["messages"][-1]["content"] if p["type"] == "image_url")["image_url"]["url"]
+        answer = answers[image]
+        if body["seed"] % 2:
+            answer = "999"
+        return f"<think>\nAB = 1. It is {answer}.\n</think>\n<answer>\n\\boxed{{{answer}}}\n</answer>"
+
+    return behave
+
+
+def pictures(problems: Path) -> dict[str, str]:
+    found = {}
+    for sample in read_jsonl(problems):
+        buffer = io.BytesIO()
+        Image.open(str(sample.image)).convert("RGB").save(buffer, "PNG", compress_level=1)
+        address = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        found[address] = sample.target.answer  # type: ignore[union-attr]
+    return found
+
+
+def test_distill_filter_annotate_and_back(problems: Path, tmp_path: Path) -> None:
+    chains, right, facts = tmp_path / "chains.jsonl", tmp_path / "right.jsonl", tmp_path / "facts.jsonl"
+    with ChatDouble(solver(pictures(problems))) as double:
+        result = pr1("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--n", 2, "--price", "1,2",
+                     "--json")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["n_in"], report["n_done"], report["n_failed"]) == (8, 8, 0)
+    assert report["prompt_tokens"] == 8 * 7
+    assert report["cost"] == pytest.approx((56 + 2 * report["completion_tokens"]) / 1e6, abs=1e-4)
+    assert {row["id"].rpartition("#")[2] for row in rows_of(chains)} == {"0", "1"}
+
+    result = pr1("filter", chains, "-o", right)
+    assert result.exit_code == 0
+    assert "4 of 8 done" in result.stdout and "wrong 4" in result.stdout and "problems solved 4" in result.stdout
+    assert all(row["sample"] == 0 for row in rows_of(right))
+
+    def facts_of(body: dict[str, Any], n: int) -> str:
+        return 'Here: {"facts": ["AB = 1", "the length of AB is 1", "Find the length of AC.", "AB ∥ DE"]}'
+
+    with ChatDouble(facts_of) as double:
+        parquet = tmp_path / "facts.parquet"
+        result = pr1("annotate", right, "-o", facts, "--url", double.url, "-m", "llm", "--parquet", parquet)
+    assert result.exit_code == 0, result.stderr
+    assert all(row["visual_annotations"] == ["AB = 1", "AB ∥ DE"] for row in rows_of(facts))
+    assert "<info1>" not in facts.read_text()
+    # rows of ours and the authors' parquet are both read back
+    from perception_r1.data.sources import load_source
+
+    ours = load_source({"source": "jsonl", "path": str(facts)}, task="geometry")
+    theirs = load_source({"source": "geometry3k", "path": str(parquet), "options": {"cache": str(tmp_path / "c")}},
+                         task="geometry")  # fmt: skip
+    assert [s.target for s in ours] == [s.target for s in theirs]
+    assert [s.question for s in ours] == [s.question for s in theirs]
+    assert ours[0].response.startswith("<think>")
+
+
+def test_a_killed_distill_goes_on_and_failures_are_kept_apart(problems: Path, tmp_path: Path) -> None:
+    chains = tmp_path / "chains.jsonl"
+    answers = pictures(problems)
+    broken = list(answers)[2]
+
+    def behave(body: dict[str, Any], n: int) -> Any:
+        image = next(p for p in body["messages"][-1]["content"] if p["type"] == "image_url")["image_url"]["url"]
+        return 400 if image == broken else solver(answers)(body, n)
+
+    with ChatDouble(behave) as double:
+        words = ("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm")
+        result = pr1(*words)
+        assert result.exit_code == 0
+        assert "3 of 4 done, 1 failed" in result.stdout
+        (failed,) = rows_of(tmp_path / "chains.jsonl.failed.jsonl")
+        assert "400" in failed["reason"]
+        with chains.open("a") as stream:
+            stream.write('{"id": "half')  # what a kill leaves
+        assert pr1(*words).exit_code == 2  # there already, and no --resume
+        again = pr1(*words, "--resume")
+        assert again.exit_code == 0 and "3 before" in again.stdout
+        assert len(rows_of(chains)) == 3
+        changed = pr1(*words[:-1], "other", "--resume")
+        assert changed.exit_code == 2 and "other settings (model)" in changed.stderr
+    with ChatDouble(solver(answers)) as double:
+        result = pr1("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--resume")
+        assert result.exit_code == 0 and len(rows_of(chains)) == 4
+        assert len(double.bodies) == 1
+    assert not (tmp_path / "chains.jsonl.failed.jsonl").exists()
+
+
+def test_a_wrong_key_stops_it_with_one_line(problems: Path, tmp_path: Path) -> None:
+    with ChatDouble(lambda body, n: 401) as double:
+        result = pr1("distill", problems, "-o", tmp_path / "x.jsonl", "--url", double.url, "-m", "vlm")
+    assert result.exit_code == 2
+    assert "401" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_judge_scores_saved_responses(problems: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "responses.jsonl", tmp_path / "judged.jsonl"
+    rows = rows_of(problems)
+    for index, row in enumerate(rows):
+        said = ". ".join(row["visual_annotations"][: index % 2 + 1])
+        row["response"] = f"<think>\n{said}.\n</think>\n<answer>\n\\boxed{{{row['answer']}}}\n</answer>"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = pr1("judge", data, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    found = rows_of(out)
+    assert [row["reward"] for row in found] == pytest.approx([1.35, 1.7, 1.35, 1.7])
+    assert [fact["score"] for fact in found[0]["facts"]] == [1.0, 0.0]
+    assert "mean reward 1.525" in result.stdout
+
+    def verdicts(body: dict[str, Any], n: int) -> Any:
+        if "AB = 1" in question(body):
+            return 500
+        return completion(json.dumps({"verdicts": [{"id": 1, "verdict": "stated", "quote": "AB"},
+                                                   {"id": 2, "verdict": "absent", "quote": ""}]}))  # fmt: skip
+
+    none = pr1("judge", data, "-o", tmp_path / "other.jsonl", "--url", "http://127.0.0.1:9/v1", "-m", "m")
+    assert none.exit_code == 2 and "no response could be judged" in none.stderr
+    with ChatDouble(verdicts) as double:
+        result = pr1("judge", data, "-o", tmp_path / "llm.jsonl", "--url", double.url, "-m", "m")
+        assert result.exit_code == 0, result.stderr
+    assert all(re.match(r"right answer; 1 of 2", row["reason"]) for row in rows_of(tmp_path / "llm.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ('{"facts": ["a", " b  c "]}', ["a", "b c"]),
+        ("<info1>a</info1>\n<info2>b</info2>", ["a", "b"]),
+        ('```json\n["a"]\n```', ["a"]),
+        ("- a\n- b", ["a", "b"]),
+        ("1. a\n2) b", ["a", "b"]),
+        ('{"facts": []}', []),
+        ("I see a triangle.", None),
+        ('{"facts": [1]}', None),
+    ],
+)
+def test_facts_in_an_answer(text: str, facts: list[str] | None) -> None:
+    assert read_facts(text) == facts
+
+
+def test_tidy_keeps_facts_that_differ_in_a_number_or_a_name() -> None:
+    facts = ["The bar for May is 30", "The bar for May is 31", "the bar for May is 30", "AB = 5", "AC = 5"]
+    assert tidy("Find x.", facts) == (("The bar for May is 30", "The bar for May is 31", "AB = 5", "AC = 5"), 1)
