@@ -1,0 +1,197 @@
+"""The arithmetic of a plan, by hand, against torch's own counts, and as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from perception_r1.cli import app
+from perception_r1.errors import ModelError, RecipeError
+from perception_r1.plan import DEVICES, Batch, Setup, estimate, plan_recipe, shape_of
+from perception_r1.plan.estimate import activation_bytes, forward_operations, memory, seconds
+from perception_r1.plan.run import adapter_parameters
+from perception_r1.plan.shapes import known_models
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integrations"))
+from engine_data import make_recipe
+
+THREE_B = "Qwen/Qwen2.5-VL-3B-Instruct"
+GROUP = Batch(8, 8, 330, 330, 256, 256, 24, 24)
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [
+        ("Qwen/Qwen2-VL-2B-Instruct", 2.21),
+        ("Qwen/Qwen2-VL-7B-Instruct", 8.29),
+        (THREE_B, 3.75),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8.29),
+        ("Qwen/Qwen3-VL-2B-Instruct", 2.13),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4.44),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8.77),
+    ],
+)
+def test_published_sizes(model: str, billions: float) -> None:
+    assert shape_of(model).parameters / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_a_shape_is_counted_on_the_model_itself(family: str) -> None:
+    pytest.importorskip("torch")
+    from perception_r1.models.tiny import build_tiny
+
+    model, _ = build_tiny(family)
+    shape = shape_of(model.config)
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    tower = getattr(model.model, "visual", None) or model.model.vision_tower
+    assert shape.tower_parameters == sum(parameter.numel() for parameter in tower.parameters())
+    assert 0 < shape.language_linear < shape.parameters
+    assert shape.patches_per_token == 4
+
+
+@pytest.mark.slow
+def test_known_shapes_are_those_of_their_configurations() -> None:
+    from transformers import AutoConfig
+
+    import perception_r1
+
+    folder = Path(perception_r1.__file__).parent / "assets" / "models"
+    for name, values in json.loads((folder / "configs.json").read_text()).items():
+        assert shape_of(AutoConfig.for_model(**values)) == known_models()[name]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_operations_are_those_that_torch_counts(shared: bool) -> None:
+    """Within a tenth (the plan counts the causal half of attention, torch the whole square)."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from perception_r1 import shared_prefix
+    from perception_r1.models.tiny import build_tiny
+
+    model, processor = build_tiny("qwen2_5_vl")
+    image, answer, group = 8 * 8, 12, 4
+    vocabulary = processor.tokenizer
+    ids = [model.config.vision_start_token_id, *[model.config.image_token_id] * image, model.config.vision_end_token_id]
+    prompt = [*vocabulary("Count the digits.")["input_ids"], *ids]
+    rows = torch.tensor([prompt] * group)
+    rows = torch.cat([rows, torch.randint(100, 900, (group, answer), generator=torch.Generator().manual_seed(0))], 1)
+    vision = model.config.vision_config
+    pixels = torch.randn(4 * image, 3 * vision.temporal_patch_size * vision.patch_size**2).repeat(group, 1)
+    inputs = {
+        "input_ids": rows,
+        "attention_mask": torch.ones_like(rows),
+        "mm_token_type_ids": (rows == model.config.image_token_id).int(),
+        "pixel_values": pixels,
+        "image_grid_thw": torch.tensor([[1, 16, 16]] * group),
+    }
+    if shared:
+        shared_prefix.enable(model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**inputs, logits_to_keep=answer, use_cache=False)
+    batch = Batch(group, group, len(prompt), len(prompt), image, image, answer, answer, shared)
+    assert forward_operations(shape_of(model.config), batch) == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_sharing_saves_what_the_counts_allow() -> None:
+    """docs/performance.md: G (V + (P + A) T) against V + (P + G A) T."""
+    shape = shape_of(THREE_B)
+    for answer in (24, 350, 700):
+        batch = replace(GROUP, answer=answer)
+        plain = forward_operations(shape, replace(batch, shared=False))
+        tower = plain / 8 - forward_operations(shape, replace(batch, shared=False, rows=1, image=0)) * 1.0
+        assert tower > 0
+        saved = plain / forward_operations(shape, batch)
+        assert 1 < saved < 8
+    assert forward_operations(shape, GROUP) == pytest.approx(
+        forward_operations(shape, replace(GROUP, rows=1, group=1)) + 7 * (
+            forward_operations(shape, replace(GROUP, rows=2, group=2))
+            - forward_operations(shape, replace(GROUP, rows=1, group=1))
+        )
+    )  # fmt: skip
+
+
+def test_memory_by_hand() -> None:
+    shape = shape_of(THREE_B)
+    n = shape.parameters
+    plain = memory(shape, GROUP, Setup(compute_bytes=4.0))
+    assert (plain["weights"], plain["gradients"], plain["optimizer (AdamW)"]) == (4 * n, 4 * n, 8 * n)
+    assert "reference model" not in plain
+    assert memory(shape, GROUP, Setup(reference=True))["reference model"] == 4 * n
+    sharded = memory(shape, GROUP, Setup(devices=8, sharding="fsdp2", reference=True))
+    assert sharded["weights"] == sharded["reference model"] == 4 * n / 8
+    half = memory(shape, GROUP, Setup(devices=8, sharding="zero2"))
+    assert (half["weights"], half["gradients"]) == (4 * n, 4 * n / 8)
+    lora = adapter_parameters({"r": 64}, shape)
+    assert lora == 64 * 36 * (2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11008))
+    adapted = memory(shape, GROUP, Setup(lora=lora, reference=True))
+    assert "reference model" not in adapted  # the adapters are switched off for it
+    assert adapted["optimizer (AdamW)"] == 8 * lora
+    assert memory(shape, GROUP, Setup(vllm=0.3), DEVICES["h100"])["vLLM"] == 0.3 * DEVICES["h100"].memory
+    assert "vLLM" not in memory(shape, GROUP, Setup(vllm=0.3, server=True), DEVICES["h100"])
+
+
+def test_what_saves_memory_and_time() -> None:
+    shape, device = shape_of(THREE_B), DEVICES["h100"]
+    long = replace(GROUP, answer=350, limit=2048)
+    assert activation_bytes(shape, long, Setup()) < 0.3 * activation_bytes(shape, long, Setup(checkpointing=False))
+    assert activation_bytes(shape, GROUP, Setup()) < activation_bytes(shape, replace(GROUP, shared=False), Setup())
+    base = seconds(shape, long, Setup(reference=True), device)
+    assert sum(seconds(shape, replace(long, shared=False), Setup(reference=True), device).values()) > sum(base.values())
+    assert seconds(shape, long, Setup(vllm=0.3), device)["generation"] < base["generation"]
+    assert "generation" not in seconds(shape, long, Setup(server=True, vllm=0.3), device)
+    made = estimate(shape, long, Setup(), device)
+    assert made.tokens == 330 + 8 * 350
+    assert made.tokens_plain == 8 * (330 + 350)
+    assert made.total_memory == pytest.approx(sum(made.memory.values()))
+
+
+def test_a_recipe_is_planned_from_its_own_data(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "data", THREE_B)
+    found = plan_recipe(recipe, device="h100", devices=1)
+    # Four sizes of pictures, twice each: 200 × 120, 90 × 160, 131 × 77 and 64 × 64 pixels on a grid of 28.
+    cells = [7 * 4, 3 * 6, 5 * 3, 2 * 2]
+    assert found.batch.image == sum(cells) / 4
+    assert found.batch.longest_image == max(cells)
+    assert (found.batch.rows, found.batch.group, found.batch.limit) == (4, 4, 64)
+    assert found.steps == 2 * 8 // 2
+    assert not found.fits  # 3.75 billion parameters and a reference model with AdamW in float32
+    assert any("lora" in line and "fits" in line for line in found.advice)
+    sharded = plan_recipe(recipe, device="h100", devices=8, sharding="fsdp2")
+    assert sharded.fits
+    assert not sharded.advice
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "data", THREE_B)
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        yaml.safe_dump({key: value for key, value in recipe.model_dump_plain().items() if value is not None})
+    )
+    run: Any = CliRunner().invoke
+    done = run(app, ["plan", str(file), "--device", "h100", "--devices", "8", "--sharding", "zero3"])
+    assert done.exit_code == 0, done.output
+    for part in ("3.75 billion parameters", "weights", "together", "fits"):
+        assert part in done.output
+    done = run(app, ["plan", str(file), "--device", "rtx4090", "--devices", "1", "--json"])
+    assert done.exit_code == 1
+    values = json.loads(done.stdout)
+    assert values["fits"] is False
+    assert values["advice"]
+    assert run(app, ["plan", str(file), "--device", "abacus"]).exit_code == 2
+
+
+def test_what_cannot_be_planned_is_said(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "data", str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="no such model folder"):
+        plan_recipe(recipe)
+    known = recipe.model_copy(update={"model": THREE_B})
+    with pytest.raises(RecipeError, match="unknown sharding"):
+        plan_recipe(known, sharding="ddp")
