@@ -303,7 +303,7 @@ def run_job(
         run_folder.remove_checkpoints(place / "checkpoints")
         gc.collect()
     family = setup.recipe_family(recipe.model_copy(update={"model": str(model_path)}))
-    model, processor = load_model(model_path, dtype="float32", device="cuda" if torch.cuda.is_available() else "cpu")
+    model, processor = load_model(model_path, device="cuda" if torch.cuda.is_available() else "cpu")
     metrics = evaluate(
         setup.recipe_task(recipe, family),
         setup.recipe_samples(recipe, recipe.data.eval, family),
