@@ -131,7 +131,7 @@ def test_a_killed_distill_goes_on_and_failures_are_kept_apart(problems: Path, tm
 
 def test_a_wrong_key_stops_it_with_one_line(problems: Path, tmp_path: Path) -> None:
     with ChatDouble(lambda body, n: 401) as double:
-        result = pr1("distill", problems, "-o", tmp_path / "x.jsonl", "--url", double.url, "-m", "vlm")
+        result = pr1("distill", problems, "-o", tmp_path / "x.jsonl", "--url", double.url, "-m", "vlm", "-q")
     assert result.exit_code == 2
     assert "401" in result.stderr and len(result.stderr.strip().splitlines()) == 1
 

@@ -38,11 +38,11 @@ def read_verdicts(text: str, case: Case, *, check_quotes: bool = True) -> Verdic
     n = len(case.facts)
     found: dict[int, tuple[float, str]] = {}
     clashing: set[int] = set()
-    for number, score, quote in _entries(text):
+    for number, said, quote in _entries(text):
         if 1 <= number <= n:
-            if number in found and found[number][0] != score:
+            if number in found and found[number][0] != said:
                 clashing.add(number)
-            found.setdefault(number, (score, quote))
+            found.setdefault(number, (said, quote))
     if not found:
         return Verdicts(failure=f"the judge's answer holds no verdicts: {_short(text)}")
     quoted = check_quotes and any(quote for _, quote in found.values())

@@ -90,7 +90,7 @@ def write_sheet(
     Raises:
         DataError: a picture cannot be read.
     """
-    items = []
+    items: list[dict[str, Any]] = []
     for index, (a, b) in enumerate(pairs):
         sides = [a, b] if not swapped(seed, str(a["id"])) else [b, a]
         items.append(
