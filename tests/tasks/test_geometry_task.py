@@ -137,3 +137,17 @@ def test_prompt_ends_with_the_papers_words() -> None:
     assert prompt.user.startswith("In the figure, CD = 7. Find AC. You FIRST think")
     assert prompt.user.endswith("The final answer MUST BE put in \\boxed{} in <answer> </answer> tags.")
     assert prompt.system is None
+
+
+def test_battery_of_hacks() -> None:
+    """``robust`` pays for none; what the released formula pays for is known, and `pr1 check` warns of it."""
+    from perception_r1.tasks.hacks import audit
+
+    facts = ("AB = 5", "∠ABC = 40°", "AB ∥ CD")
+    sample = Sample("1", "geometry", "Find AC.", AnswerTarget("12", facts))
+    numbers = Sample("2", "geometry", "Find AC.", AnswerTarget("12", ("AB = 5", "BC = 7")))
+    found = audit(task(), [sample, numbers])
+    assert len({one.name for one in found}) == 16
+    assert [one.name for one in found if not one.ok] == []
+    paid = {one.name for one in audit(task("paper"), [sample, numbers]) if not one.ok}
+    assert paid >= {"answer only in <think>", "every fact and its opposite", "all values", "a loop without blanks"}

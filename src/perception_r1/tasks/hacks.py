@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from perception_r1.core.coords import from_image_box, round_box
 from perception_r1.core.geometry import iou
 from perception_r1.prompts import Entry, gold_objects, render_objects
+from perception_r1.tasks.answer_hacks import answer_hacks
 from perception_r1.tasks.base import Task
-from perception_r1.types import XYXY, BoxTarget, Completion, CountTarget, PointTarget, Sample, TextTarget
+from perception_r1.types import XYXY, AnswerTarget, BoxTarget, Completion, CountTarget, PointTarget, Sample, TextTarget
 
 SLACK = 0.05
 """Added to each limit, as a share of it: limits are shares of a perfect answer, and the gold answer is rounded."""
@@ -55,6 +56,8 @@ def battery(sample: Sample, task: Task) -> list[tuple[str, str]]:
 def hacks(sample: Sample, task: Task) -> list[Hack]:
     """Known hacks for a sample with their limits; those that would be the right answer are left out."""
     task.check(sample)
+    if isinstance(sample.target, AnswerTarget):
+        return [Hack(*row) for row in answer_hacks(sample, task.prompt(sample).user)]
     found = _text_hacks(sample.target.text) if isinstance(sample.target, TextTarget) else _object_hacks(sample, task)
     if task.thinking:
         found = [replace(hack, text=f"<think>Let me look.</think><answer>{hack.text}</answer>") for hack in found]
