@@ -36,10 +36,9 @@ DISABLES: Mapping[str, str] = {
     "matplotlib": "the plots of report.html",
     "jinja2": "report.html",
     "vllm": "use_vllm in a recipe (rollouts by vLLM)",
-    "deepspeed": "ZeRO (accelerate's DeepSpeed configurations)",
+    "deepspeed": "ZeRO (configs/accelerate/zero2.yaml, zero3.yaml)",
+    "bitsandbytes": "QLoRA (configs/recipe/qlora.yaml)",
 }
-# Not in any extra: they follow torch's CUDA build, or live in an environment of their own.
-UNMANAGED = ("vllm", "deepspeed")
 TRAIN_EXTRA = "train"
 
 
@@ -144,18 +143,13 @@ def _packages() -> tuple[Package, ...]:
             continue
         name = spec.split(">")[0].split("=")[0].split("<")[0].split("[")[0].strip()
         found.append(_package(name, extra, spec[len(name) :].strip()))
-    known = {package.name.lower() for package in found}
-    found.extend(_package(name, "optional", "") for name in UNMANAGED if name not in known)
     return tuple(found)
 
 
 def _package(name: str, extra: str, required: str) -> Package:
     installed = _version(name)
     ok = installed is not None and _satisfies(installed, required)
-    if extra == "optional":
-        fix = f"pip install {name}"
-    else:
-        fix = f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f'pip install "{DISTRIBUTION}"'
+    fix = f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f'pip install "{DISTRIBUTION}"'
     return Package(
         name=name,
         extra=extra,

@@ -17,7 +17,7 @@ from perception_r1.families import get_family
 from perception_r1.integrations import easyr1, scoring, swift, trl, verl, vlm_r1
 from perception_r1.tasks import make_task
 from perception_r1.tasks.hacks import battery
-from perception_r1.types import BoxTarget, Completion, PointTarget, Sample, TextTarget
+from perception_r1.types import AnswerTarget, BoxTarget, Completion, PointTarget, Sample, TextTarget
 
 ROOT = Path(verl.__file__).parent
 SPECIAL = re.compile(r"<\|[a-z_]+\|>")
@@ -228,3 +228,39 @@ def test_adapters_are_thin_and_light() -> None:
         assert not re.search(
             r"^(import|from) (torch|transformers|trl|swift|verl)\b", Path(module.__file__).read_text(), re.M
         )
+
+
+def test_a_judge_is_asked_through_every_adapter() -> None:
+    """The visual perception reward: verdicts are fetched first, then scored by the same function."""
+    settings = {"task": "geometry", "family": "qwen2_5_vl", "reward": {"judge": {"kind": "lexical"}}}
+    facts = ("AB = 5", "∠ABC = 90°", "CD ⊥ AB")
+    target = AnswerTarget("12", facts)
+    row = Sample("g", "geometry", "Find x.", target, None, (300, 200), (308, 196))
+    form = "<think>\n{}\n</think>\n<answer>\n\\boxed{{{}}}\n</answer>"
+    texts = [form.format(". ".join(facts[:k]) + ".", answer) for k in range(1, 4) for answer in (12, 7)]
+    rows = [row] * len(texts)
+    judge = scoring.judge_of(settings)
+    assert judge is not None
+    records = asyncio.run(
+        scoring.score_batch(scoring.task_of(settings), judge, rows, [Completion(text) for text in texts])
+    )
+    expected = [record.reward for record in records]
+    assert len(set(expected)) == 6
+    score = verl.load(json.dumps(settings))
+    assert asyncio.iscoroutinefunction(score)  # verl then awaits it
+
+    async def all_of_verl() -> list[float]:
+        calls = [score("pr1", text, scoring.pack(row), {}, reward_router_address=None) for text in texts]
+        return [item["score"] for item in await asyncio.gather(*calls)]
+
+    assert asyncio.run(all_of_verl()) == expected
+    for adapter in (by_trl, by_swift, by_easyr1, by_vlm_r1):
+        assert adapter(settings, rows, texts) == expected
+
+    class AsyncORM:
+        """The published base of ms-swift's awaited rewards."""
+
+        def __init__(self, args: Any = None) -> None: ...
+
+    reward = swift.reward_class(AsyncORM, settings)(args=None)
+    assert asyncio.run(reward(texts, row=[scoring.pack(row)] * len(texts), finish_reason=None)) == expected

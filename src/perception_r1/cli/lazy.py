@@ -24,6 +24,7 @@ EXTRAS: dict[str, str] = {
     **dict.fromkeys(["matplotlib", "jinja2"], "report"),
     "vllm": "vllm",
     "deepspeed": "deepspeed",
+    "bitsandbytes": "qlora",
 }
 
 

@@ -27,8 +27,8 @@ def enable(model: Any) -> Any:
         blank.clear()
         given = [kwargs.get(name) for name in ("input_ids", "inputs_embeds")]
         tokens = next((tensor for tensor in given if tensor is not None), None)
-        # `generate` may have encoded the images ahead: then this process has taken part already.
-        no_image = kwargs.get("pixel_values") is None and kwargs.get("mm_encoder_outputs") is None
+        # `generate` encodes images ahead (and hands over an empty table where there are none).
+        no_image = kwargs.get("pixel_values") is None and not kwargs.get("mm_encoder_outputs")
         if no_image and tokens is not None and tokens.shape[1] > 1:
             blank.append(_blank_features(module, tokens.device))
 
