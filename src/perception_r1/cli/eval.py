@@ -59,6 +59,9 @@ def eval_command(
     request: Annotated[
         str | None, typer.Option("--request", help="openai: further fields of each request, as a JSON object.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help='vllm: its arguments as JSON, {"tensor_parallel_size": 4}.')
+    ] = None,
     like: Annotated[
         str | None, typer.Option("--like", help="Ask as the released evaluation of this published checkpoint does.")
     ] = None,
@@ -157,9 +160,11 @@ def eval_command(
 
     generator: Any = None
     if backend != "replay":
-        extra = _json_object(request)
+        extra, arguments = _json_object("--request", request), _json_object("--engine", engine)
         server_settings = ServerSettings(server, concurrency, timeout, extra)
-        generator = open_backend(backend, str(name), scorer.family, decoding, device=device, server=server_settings)
+        generator = open_backend(
+            backend, str(name), scorer.family, decoding, device=device, server=server_settings, engine=arguments
+        )
     label = (benchmark or "").replace(",", "_") or (chosen[0].name if len(chosen) == 1 else task_name)
     folder = out or Path("runs") / f"eval-{label}-{shown_name.replace('/', '--')}"
     results = []
@@ -271,7 +276,7 @@ def _needed(data: Path | None) -> Path:
     return data
 
 
-def _json_object(text: str | None) -> dict[str, Any]:
+def _json_object(option: str, text: str | None) -> dict[str, Any]:
     import json
 
     from perception_r1.errors import UserError
@@ -279,9 +284,9 @@ def _json_object(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
     except json.JSONDecodeError as error:
-        raise UserError(f"--request: not valid JSON at column {error.colno}: {error.msg}") from None
+        raise UserError(f"{option}: not valid JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(value, dict):
-        raise UserError('--request: expected a JSON object such as {"top_k": 1}')
+        raise UserError(f'{option}: expected a JSON object such as {{"name": 1}}')
     return value
 
 

@@ -43,8 +43,9 @@ def open_backend(
     *,
     device: str | None = None,
     server: ServerSettings | None = None,
+    engine: Mapping[str, Any] | None = None,
 ) -> Generator | Streamer:
-    """The backend, with its model loaded.
+    """The backend, with its model loaded; ``engine`` are further arguments of vLLM's.
 
     Raises:
         UserError: an unknown backend, a missing package, no server named. ModelError: no such model.
@@ -69,7 +70,7 @@ def open_backend(
         from perception_r1.evaluate.vllm_engine import VllmStreamer
         from perception_r1.models.processors import load_processor
 
-        return VllmStreamer(model, load_processor(model), family, **common)
+        return VllmStreamer(model, load_processor(model), family, **common, engine=engine)
     if backend != "transformers":
         raise UserError(f"--backend {backend}: expected {', '.join(BACKENDS)}")
     import torch

@@ -5,7 +5,7 @@ vLLM is an extra that needs a GPU build of its own: it is imported when it is us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import model_image
@@ -32,7 +32,7 @@ class VllmStreamer:
         family: names the image and end tokens.
         max_new_tokens, repetition_penalty: of an answer.
         logprobs: also keep the log-probability of each token.
-        tensor_parallel_size, gpu_memory_utilization, max_model_len: of the engine.
+        engine: further arguments of ``vllm.LLM`` (``tensor_parallel_size``, ``gpu_memory_utilization``, …).
     """
 
     def __init__(
@@ -44,9 +44,7 @@ class VllmStreamer:
         max_new_tokens: int = 1024,
         repetition_penalty: float = 1.0,
         logprobs: bool = False,
-        tensor_parallel_size: int = 1,
-        gpu_memory_utilization: float = 0.9,
-        max_model_len: int | None = None,
+        engine: Mapping[str, Any] | None = None,
     ) -> None:
         try:
             from vllm import LLM, SamplingParams
@@ -70,17 +68,10 @@ class VllmStreamer:
             logit_bias=dict.fromkeys(banned, -100.0) or None,
             logprobs=0 if logprobs else None,
         )
-        self.engine = LLM(
-            model=model,
-            tensor_parallel_size=tensor_parallel_size,
-            gpu_memory_utilization=gpu_memory_utilization,
-            max_model_len=max_model_len,
-            limit_mm_per_prompt={"image": 1},
-            mm_processor_kwargs={"min_pixels": family.grid**2, "max_pixels": 1 << 26}
-            if family.name.startswith("qwen")
-            else None,
-            seed=0,
-        )
+        arguments: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1}, "seed": 0}
+        if family.name.startswith("qwen"):
+            arguments["mm_processor_kwargs"] = {"min_pixels": family.grid**2, "max_pixels": 1 << 26}
+        self.engine = LLM(model=model, **{**arguments, **(engine or {})})
         self.settings = {
             "backend": "vllm",
             "max_new_tokens": max_new_tokens,
