@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from engine_data import make_recipe
 from perception_r1.cli import app
 from perception_r1.errors import DataError, RecipeError, UserError
 from perception_r1.export import ENGINES, export
@@ -21,9 +21,6 @@ from perception_r1.export.rows import rows_of
 from perception_r1.export.settings import DEFAULTS, batches, grpo_values
 from perception_r1.export.verl import hydra, overrides
 from perception_r1.integrations.scoring import sample_of, task_of
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integrations"))
-from engine_data import make_recipe
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from engine_data import make_recipe
 from perception_r1.cli import app
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.plan import DEVICES, Batch, Setup, estimate, plan_recipe, shape_of
 from perception_r1.plan.estimate import activation_bytes, forward_operations, memory, seconds
 from perception_r1.plan.run import adapter_parameters
 from perception_r1.plan.shapes import known_models
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integrations"))
-from engine_data import make_recipe
 
 THREE_B = "Qwen/Qwen2.5-VL-3B-Instruct"
 GROUP = Batch(8, 8, 330, 330, 256, 256, 24, 24)
