@@ -35,17 +35,24 @@ def main() -> int:
     print(f"one thread, {rate / 1e9:.0f} G operations a second in a matrix product")
     print("| workload | | operations (G): plan | counted | off | kept (MB): plan | counted | off | s | share of rate |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    rows = [measure(workload, shared, rate, args.quick) for workload in args.workloads for shared in (False, True)]
-    for row in rows:
-        print(
-            f"| {row['workload']} | {'shared' if row['shared'] else 'plain'} | {row['plan_ops'] / 1e9:.1f} | "
-            f"{row['ops'] / 1e9:.1f} | {off(row['plan_ops'], row['ops'])} | {row['plan_bytes'] / 2**20:.0f} | "
-            f"{row['bytes'] / 2**20:.0f} | {off(row['plan_bytes'], row['bytes'])} | {row['seconds']:.1f} | "
-            f"{row['efficiency']:.2f} |"
-        )
+    rows = []
+    for workload in args.workloads:
+        for shared in (False, True):
+            rows.append(measure(workload, shared, rate, args.quick))
+            print(line(rows[-1]), flush=True)
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1))
     return 0
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    return (
+        f"| {row['workload']} | {'shared' if row['shared'] else 'plain'} | {row['plan_ops'] / 1e9:.1f} | "
+        f"{row['ops'] / 1e9:.1f} | {off(row['plan_ops'], row['ops'])} | {row['plan_bytes'] / 2**20:.0f} | "
+        f"{row['bytes'] / 2**20:.0f} | {off(row['plan_bytes'], row['bytes'])} | {row['seconds']:.1f} | "
+        f"{row['efficiency']:.2f} |"
+    )
 
 
 def off(plan: float, found: float) -> str:

@@ -31,7 +31,7 @@ DISABLES: Mapping[str, str] = {
     "hotcoco": "COCO AP of detection",
     "nltk": "BLEU and METEOR of OCR",
     "jieba": "OCR metrics of Chinese pages",
-    "openai": "rewards by a judge model",
+    "openai": "eval through a server, rewards by a judge model",
     "math-verify": "grading of mathematical answers",
     "matplotlib": "the plots of report.html",
     "jinja2": "report.html",
@@ -135,15 +135,15 @@ def _version(name: str) -> str | None:
 
 def _packages() -> tuple[Package, ...]:
     """The packages that our own metadata asks for, the development tools excepted."""
-    found = []
+    found: dict[str, Package] = {}  # one of two extras is listed under the first
     for line in metadata.requires(DISTRIBUTION) or ():
         spec, _, marker = line.partition(";")
         extra = marker.split("==")[-1].strip().strip("\"'") if "extra" in marker else ""
         if extra == "dev":
             continue
         name = spec.split(">")[0].split("=")[0].split("<")[0].split("[")[0].strip()
-        found.append(_package(name, extra, spec[len(name) :].strip()))
-    return tuple(found)
+        found.setdefault(name, _package(name, extra, spec[len(name) :].strip()))
+    return tuple(found.values())
 
 
 def _package(name: str, extra: str, required: str) -> Package:
