@@ -72,7 +72,8 @@ class Server:
 def judged(url: str, samples: list, completions: list, **options: object) -> tuple[list, float, dict, float]:
     """Rewards, seconds of wall time, the judge's counters, and seconds of processor time."""
     task = make_task("geometry", family="qwen2_5_vl")
-    judge = ChatJudge(url, "judge", concurrency=AT_ONCE, **options)  # type: ignore[arg-type]
+    options = {"concurrency": AT_ONCE, **options}
+    judge = ChatJudge(url, "judge", **options)  # type: ignore[arg-type]
 
     async def go() -> list:
         evidence = await gather_evidence(judge, task, samples, completions)
@@ -104,13 +105,13 @@ def batch() -> dict:
     return rows
 
 
-def faults(n: int, share: float) -> dict:
+def faults(n: int, share: float, concurrency: int) -> dict:
     """``n`` requests against a server that fails a share of them: what is lost, and what is scored otherwise."""
     samples, completions = responses(n, 1, 2)
     with Server(latency=0.02, at_once=AT_ONCE) as server:
-        well, *_ = judged(server.url, samples, completions)
+        well, *_ = judged(server.url, samples, completions, concurrency=concurrency)
     with Server(latency=0.02, at_once=AT_ONCE, faults=share, stall=90.0) as server:
-        ill, seconds, stats, _ = judged(server.url, samples, completions, timeout_s=30.0)
+        ill, seconds, stats, _ = judged(server.url, samples, completions, timeout_s=30.0, concurrency=concurrency)
         counts = server.counts()
     return {
         "cases": n, "requests": int(stats["requests"]), "faults": {k: v for k, v in counts.items() if k != "well"},
@@ -125,13 +126,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--concurrency", type=int, default=AT_ONCE, help="of the run with faults")
     parser.add_argument("--batch-only", action="store_true")
     parser.add_argument("--faults-only", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = {"faults": faults(arguments.n, arguments.share)} if arguments.faults_only else {"batch": batch()}
+    found = (
+        {"faults": faults(arguments.n, arguments.share, arguments.concurrency)}
+        if arguments.faults_only
+        else {"batch": batch()}
+    )
     if not arguments.faults_only and not arguments.batch_only:
-        found["faults"] = faults(arguments.n, arguments.share)
+        found["faults"] = faults(arguments.n, arguments.share, arguments.concurrency)
     text = json.dumps(found, indent=2)
     print(text)
     if arguments.out:

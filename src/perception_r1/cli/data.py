@@ -20,7 +20,10 @@ data_app = typer.Typer(
     help="Convert data into rows, and draw them.",
 )
 
-_FORMATS = "jsonl, coco, records (PR1, VLM-R1), refcoco, pixmo, fox, hf (saved data sets, parquet) or digits"
+_FORMATS = (
+    "jsonl, coco, records (PR1, VLM-R1), refcoco, pixmo, fox, hf (saved data sets, parquet), geometry3k, mathvista, "
+    "digits or diagrams"
+)
 
 Source = Annotated[Path, typer.Argument(help="The file or folder to read.", show_default=False)]
 From = Annotated[str | None, typer.Option("--from", help=f"Its format: {_FORMATS}.", show_default="by its name")]
@@ -118,7 +121,7 @@ def _load(
     n: int | None,
 ) -> list[Sample]:
     from perception_r1.data.rows import read_jsonl
-    from perception_r1.data.sources import SourceSpec, guess_source, load_source
+    from perception_r1.data.sources import GENERATED, SourceSpec, guess_source, load_source
 
     source = source or guess_source(src)
     if task is None and source == "jsonl":  # rows say themselves what they are for
@@ -136,7 +139,7 @@ def _load(
         path=str(src),
         images=None if images is None else str(images),
         split=split,
-        count=n if source == "digits" else None,
+        count=n if source in GENERATED else None,
         options=options,
     )
     return load_source(spec, task=task, note=notes.append)
