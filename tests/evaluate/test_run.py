@@ -124,6 +124,23 @@ def test_replay_misses_an_answer(tmp_path, task, scenes):
         evaluate(task, scenes, {"other": Completion("[]")}, tmp_path, model_name="x", progress=False)
 
 
+def test_a_processor_that_resizes_again_is_found_out(scenes):
+    """Qwen2.5-VL answers in pixels of the resized image: a second resize would move every box, silently."""
+    from dataclasses import replace
+
+    from perception_r1.data.images import prepare
+    from perception_r1.errors import ModelError
+    from perception_r1.models.tiny import build_tiny
+
+    task = make_task("counting", family="qwen2_5_vl")
+    generator = TransformersGenerator(*build_tiny("qwen2_5_vl"), task.family, max_new_tokens=2)
+    sample = prepare(scenes[0], task.family)
+    assert len(generator([sample], [task.prompt(sample)])) == 1
+    odd = replace(sample, model_size=(100, 100))  # no multiple of the grid: the processor makes 112 × 112 of it
+    with pytest.raises(ModelError, match="resizes an image of 100 × 100 pixels to 112 × 112"):
+        generator([odd], [task.prompt(odd)])
+
+
 def test_longest_first(task, scenes):
     from perception_r1.data.images import prepare
 

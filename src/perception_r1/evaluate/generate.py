@@ -85,6 +85,7 @@ class TransformersGenerator:
         share: bool = False,
     ) -> None:
         self.model, self.processor, self.batch_size, self.logprobs = model, processor, batch_size, logprobs
+        self.family = family
         if share:
             from perception_r1 import shared_prefix
 
@@ -135,6 +136,7 @@ class TransformersGenerator:
         batch = self.processor(
             text=texts, images=flat or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
+        self._check_sizes(batch, flat)
         watch = _Watch()
         with torch.inference_mode(), _eval_mode(self.model):
             extra = {"logits_processor": [watch]} if self.logprobs else {}
@@ -142,6 +144,23 @@ class TransformersGenerator:
         answers = ids[:, batch["input_ids"].shape[1] :]
         logprobs = watch.of(answers) if self.logprobs else [None] * len(answers)
         return [self._completion(*pair) for pair in zip(answers.tolist(), logprobs, strict=True)]
+
+    def _check_sizes(self, batch: Any, images: Sequence[Any]) -> None:
+        """Where answers are in pixels of the resized image, the processor must not have resized it again.
+
+        Raises:
+            ModelError: it has, by limits of its own.
+        """
+        patch = getattr(self.processor.image_processor, "patch_size", None)
+        if self.family.frame != "resized" or patch is None or "image_grid_thw" not in batch:
+            return
+        for image, (_, rows, columns) in zip(images, batch["image_grid_thw"].tolist(), strict=True):
+            if (columns * patch, rows * patch) != image.size:
+                raise ModelError(
+                    f"the model's processor resizes an image of {image.width} × {image.height} pixels to "
+                    f"{columns * patch} × {rows * patch}, and boxes in pixels of the resized image would be misread "
+                    "(choose --min-pixels and --max-pixels within the limits of its preprocessor_config.json)"
+                )
 
     def _completion(self, ids: list[int], logprobs: list[float] | None) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.end_ids), None)
