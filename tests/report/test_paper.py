@@ -155,6 +155,8 @@ def test_results_of_lmms_eval(tmp_path):
             "mmmu_pro_standard": {"mmmu_acc,none": 0.37},
             "mmstar": {"average,none": 0.631},
             "mme": {"mme_cognition_score,none": 430.0, "mme_perception_score,none": 1473.9},
+            "mathvista_testmini_cot": {"llm_as_judge_eval,none": 0.5},
+            "mmstar_ko": {"average,none": 0.1},
             "my_own_task": {"acc,none": 1.0},
         },
         "config": {"model": "qwen2_5_vl", "model_args": "pretrained=Qwen/Qwen2.5-VL-7B-Instruct,max_pixels=1"},

@@ -8,6 +8,7 @@ are passed on under their own names.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +16,28 @@ from typing import Any
 
 from perception_r1.errors import DataError
 
-# Prefix of a task's name → (table, column, metrics in the order of preference).
+# Prefix of a task → (table, column, metrics in the order of preference), as lmms-eval 0.7 names them. Tasks that
+# end in _reasoning report acc_score.
 TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "mmbench_en": ("general", "mmbench", ("gpt_eval_score", "submission")),
+    "mmbench_en": ("general", "mmbench", ("gpt_eval_score", "acc_score")),
     "mmvet": ("general", "mmvet", ("gpt_eval_score",)),
-    "mmstar": ("general", "mmstar", ("average",)),
+    "mmstar": ("general", "mmstar", ("average", "acc_score")),
     "scienceqa": ("general", "scienceqa", ("exact_match",)),
-    "seedbench": ("general", "seedbench", ("seed_all", "seed_image")),
+    "seedbench": ("general", "seedbench", ("seed_all", "seed_image", "seed_all_acc_score", "seed_image_acc_score")),
     "llava_in_the_wild": ("general", "llava-bench", ("gpt_eval_llava_all",)),
-    "llava_wild": ("general", "llava-bench", ("gpt_eval_llava_all",)),
-    "ai2d": ("general", "ai2d", ("exact_match",)),
-    "mathvista": ("vpr", "mathvista", ("gpt_eval_score", "llm_as_judge_eval")),
-    "mathverse": ("vpr", "mathverse", ("gpt_eval_score", "llm_as_judge_eval")),
-    "mathvision": ("vpr", "mathvision", ("mathvision_standard_eval", "mathvision_gpt_eval_score")),
-    "wemath": ("vpr", "wemath", ("wemath_loose", "wemath_score", "score")),
-    "mmmu_pro": ("vpr", "mmmu-pro", ("mmmu_acc", "mmmu_pro_acc")),
-    "mmmu_val": ("vpr", "mmmu", ("mmmu_acc",)),
-    "emma": ("vpr", "emma", ("emma_score", "llm_as_judge_eval", "accuracy")),
+    "ai2d": ("general", "ai2d", ("exact_match", "acc_score")),
+    "mathvista_testmini": ("vpr", "mathvista", ("llm_as_judge_eval", "gpt_eval_score", "acc_score")),
+    "mathverse_testmini": ("vpr", "mathverse", ("gpt_eval_score", "acc_score")),
+    "mathvision": ("vpr", "mathvision", ("mathvision_standard_eval", "llm_as_judge_eval", "acc_score")),
+    "wemath": ("vpr", "wemath", ("wemath_loose", "acc_score")),
+    "mmmu_pro": ("vpr", "mmmu-pro", ("mmmu_acc", "acc_score")),
+    "mmmu_val": ("vpr", "mmmu", ("mmmu_acc", "acc_score")),
+    "emma": ("vpr", "emma", ("emma_score",)),
 }
+# Parts and translations of a benchmark are not the benchmark.
+_OTHER = re.compile(
+    r"_(ko|cn|oc|lite|static|test_only|text_(dominant|lite|only)|vision_(dominant|intensive|only))(_|$)"
+)
 # Tasks with several figures of their own.
 _MME = {"mme_cognition_score": "mme/cognition", "mme_perception_score": "mme/perception"}
 
@@ -72,7 +77,8 @@ def _of_file(path: Path) -> Iterator[LmmsResult]:
         return
     model = _model(document, path)
     sizes = document.get("n-samples") or {}
-    for task, figures in results.items():
+    # Of several prompts of one benchmark (MathVista's format, cot, solution) the plain one comes last, and is kept.
+    for task, figures in sorted(results.items(), key=lambda item: (str(item[0]).endswith("_format"), str(item[0]))):
         if not isinstance(figures, dict):
             continue
         values = {key.split(",")[0]: value for key, value in figures.items() if _number(value)}
@@ -85,7 +91,7 @@ def _of_task(model: str, task: str, values: Mapping[str, float], n: int) -> Iter
         if metric in values:
             yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, False)
     prefix = max((name for name in TASKS if task.startswith(name)), key=len, default=None)
-    if prefix is None:
+    if prefix is None or _OTHER.search(task):
         return
     table, column, metrics = TASKS[prefix]
     name = next((metric for metric in metrics if metric in values), None)
