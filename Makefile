@@ -28,7 +28,7 @@ COMMA := ,
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check bench bench-general bench-prefix clean
+.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general bench-prefix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -119,6 +119,11 @@ bench-general: $(LMMS_VENV)/.stamp-engine
 	@$(QUIET) $(LMMS_VENV)/bin/python -m lmms_eval --model perception_r1 --batch_size $(BATCH) \
 	  --model_args "pretrained=$(MODEL)$(if $(LMMS_ARGS),$(COMMA)$(LMMS_ARGS))" --tasks "$(TASKS)" \
 	  $(if $(LMMS_TASKS),--include_path "$(LMMS_TASKS)") --output_path "$(LMMS_OUT)" --log_samples $(BENCH_ARGS)
+
+test-lmms: ENGINE = $(LMMS)
+test-lmms: $(LMMS_VENV)/.stamp-engine
+	@$(LMMS_VENV)/bin/python -c 'import torchvision' 2>/dev/null || $(LMMS_VENV)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes torchvision
+	@$(QUIET) $(ONE) $(LMMS_VENV)/bin/python -m pytest tests/integrations/test_lmms_engine.py $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(LMMS_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -157,6 +157,7 @@ def test_results_of_lmms_eval(tmp_path):
             "mme": {"mme_cognition_score,none": 430.0, "mme_perception_score,none": 1473.9},
             "mathvista_testmini_cot": {"llm_as_judge_eval,none": 0.5},
             "mmstar_ko": {"average,none": 0.1},
+            "pr1_refcocog_test": {"acc@0.5,none": 0.25, "mean_iou,none": 0.3},
             "my_own_task": {"acc,none": 1.0},
         },
         "config": {"model": "qwen2_5_vl", "model_args": "pretrained=Qwen/Qwen2.5-VL-7B-Instruct,max_pixels=1"},
@@ -170,6 +171,7 @@ def test_results_of_lmms_eval(tmp_path):
     assert found["vpr", "mmmu"].n == 900
     assert found["general", "mme/perception"].value == 1473.9
     assert {result.model for result in found.values()} == {"Qwen/Qwen2.5-VL-7B-Instruct"}
+    assert found["refcocog", "test@50"].value == 0.25
     table = next(table for table in paper_tables("vpr", [tmp_path]) if table.key == "vpr")
     ours = table.rows[-1].values
     values = [ours[name]["value"] for name in ("mathvista", "mmmu", "mmmu-pro")]

@@ -8,6 +8,7 @@ as saved by ``datasets``, Fox (``en_page_ocr.json``), COCO (``instances_val2017.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -54,6 +55,11 @@ class Benchmark:
     max_new_tokens: int
     table: str
     columns: Mapping[str, str]
+
+    @property
+    def lmms_name(self) -> str:
+        """What the benchmark is called as a task of lmms-eval: ``pr1_`` and its name, in letters that it takes."""
+        return "pr1_" + re.sub(r"[^a-z0-9]+", "_", self.name.lower().replace("+", "plus"))
 
 
 class Found(NamedTuple):

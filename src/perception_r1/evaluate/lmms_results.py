@@ -1,8 +1,8 @@
 """What lmms-eval writes (``*_results.json``), as figures with a place in the papers' tables.
 
 A file holds ``results``: task → ``{"metric,filter": value, "metric_stderr,filter": …}``, and the model's name. Which
-metric of a task is the published one differs from task to task; this module is that list. Other tasks, ours among them,
-are passed on under their own names.
+metric of a task is the published one differs from task to task; this module is that list. Tasks of ours (written by
+``pr1 export lmms-eval``) have the places of their benchmarks; others are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.errors import DataError
+from perception_r1.evaluate.benchmarks import BENCHMARKS
 
 # Prefix of a task → (table, column, metrics in the order of preference), as lmms-eval 0.7 names them. Tasks that
 # end in _reasoning report acc_score.
@@ -90,6 +91,12 @@ def _of_task(model: str, task: str, values: Mapping[str, float], n: int) -> Iter
     for metric, column in _MME.items():
         if metric in values:
             yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, False)
+    ours = next((benchmark for benchmark in BENCHMARKS.values() if benchmark.lmms_name == task), None)
+    if ours is not None:
+        for metric, column in ours.columns.items():
+            if metric in values:
+                yield LmmsResult(model, task, ours.table, column, float(values[metric]), None, n, True)
+        return
     prefix = max((name for name in TASKS if task.startswith(name)), key=len, default=None)
     if prefix is None or _OTHER.search(task):
         return

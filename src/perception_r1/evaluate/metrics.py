@@ -251,7 +251,13 @@ def _ocr(scored: Sequence[Scored]) -> dict[str, Column]:
 
 
 def _answer(scored: Sequence[Scored]) -> dict[str, Column]:
-    return {"accuracy": Column(_array([record.components.get("accuracy", 0.0) for _, record in scored]))}
+    table = {"accuracy": Column(_array([record.components.get("accuracy", 0.0) for _, record in scored]))}
+    n_facts = _array([record.n_target for _, record in scored])
+    if n_facts.any():  # what the responses say of the picture, where facts are known
+        found = _array([record.n_valid for _, record in scored])
+        table["visual"] = Column(_ratio(found, n_facts), mask=n_facts > 0)
+        table["perception"] = Column((found == n_facts).astype(float), mask=n_facts > 0)
+    return table
 
 
 def _f1(means: Floats) -> Floats:

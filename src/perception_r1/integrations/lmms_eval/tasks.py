@@ -122,7 +122,7 @@ def write_tasks(
     """
     if benchmark.task not in METRICS:
         raise UserError(f"benchmark {benchmark.name}: lmms-eval has no task for {benchmark.task} from us")
-    name = "pr1_" + re.sub(r"[^a-z0-9]+", "_", benchmark.name.lower().replace("+", "plus"))
+    name = benchmark.lmms_name
     folder = Path(out) / name
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "data.jsonl") as stream:
