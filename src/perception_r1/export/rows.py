@@ -94,7 +94,7 @@ def engine_images(samples: Sequence[Sample], family: Family, folder: Path) -> li
     coordinates of a family that answers in pixels of the resized image. Such images are written into ``folder`` as the
     model is to see them (PNG, so no pixel changes); the others stay where they are.
     """
-    paths = []
+    paths: list[str] = []
     with progress("images", len(samples)) as advance:
         for sample in samples:
             path = sample.image or ""

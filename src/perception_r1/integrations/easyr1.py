@@ -44,9 +44,10 @@ def compute_score(
     reasons: list[FinishReason | None] = []
     for text, item in zip(texts, reward_inputs, strict=True):
         length = item.get("response_length")
-        known = max_response_length is not None and length is not None
-        cut = known and length >= max_response_length and not text.endswith(ends)
-        reasons.append(("length" if cut else "stop") if known else None)
+        if max_response_length is None or length is None:
+            reasons.append(None)
+        else:
+            reasons.append("length" if length >= max_response_length and not text.endswith(ends) else "stop")
     scores = []
     for record in scorer.records(texts, rows, reasons):
         reward = scorer.reward(record)
