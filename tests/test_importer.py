@@ -126,7 +126,7 @@ def test_data_yaml_of_vlm_r1(tmp_path: Path) -> None:
 
 def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
-    script = f"X=$(touch {trap})\npython grpo_rec.py --model_name_or_path `touch {trap}` --dataset_name a.json"
+    script = f"X=$(touch {trap})\npython grpo_rec.py --output_dir $(touch {trap}) --model_name_or_path '`touch {trap}`' --dataset_name a.json"
     import_launch(write(tmp_path / "x.sh", script))
     assert not trap.exists()
     assert parse_arguments("python x.py --name 'it is") == {"name": ["'it", "is"]}

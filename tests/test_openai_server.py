@@ -24,7 +24,7 @@ def server(double: ChatDouble, **options) -> ChatServer:
 
 
 def test_every_request_comes_back_once_however_the_server_fails():
-    ways = ["drop", 500, 503, 429, "half", ("stall", 0.5), {"choices": []}, {"nothing": 1}]
+    ways = ["drop", 500, 503, 429, "half", ("stall", 1.5), {"choices": []}, {"nothing": 1}]
 
     def behave(body, n):
         number = int(question(body))
@@ -35,10 +35,11 @@ def test_every_request_comes_back_once_however_the_server_fails():
 
     with ChatDouble(behave) as double:
         asked = [(number, ask(str(number))) for number in range(60)]
-        found = list(server(double, concurrency=8, timeout_s=0.25).stream(asked))
+        found = list(server(double, concurrency=8, timeout_s=1.0).stream(asked))
     assert sorted(key for key, _ in found) == list(range(60))
     assert {key: reply.text for key, reply in found} == {n: f"answer {n}" for n in range(60)}
-    assert all(reply.attempts == 3 for _, reply in found)
+    # On a busy machine an answer may also be later than the time limit, and is then asked for once more.
+    assert all(3 <= reply.attempts <= FAST.attempts for _, reply in found)
 
 
 def test_what_cannot_be_had_comes_back_as_an_error_in_its_place():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from perception_r1.cli import main
+from perception_r1.evaluate.benchmarks import expand
+from perception_r1.evaluate.checkpoints import CHECKPOINTS
+from pr1_folder import write_pr1_folder
 
 GOOD = "<|object_ref_start|>left dog<|object_ref_end|><|box_start|>(62,125),(375,333)<|box_end|>"
 
@@ -109,6 +113,31 @@ def test_bad_input(pr1, data, args, message):
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", [name for name, item in CHECKPOINTS.items() if item.benchmarks])
+def test_every_published_checkpoint_with_a_tiny_model_of_its_family(pr1, tmp_path, checkpoint):
+    """The real loading, prompts, image limits and scoring of each; only the weights are small and random."""
+    pytest.importorskip("transformers")
+    from perception_r1.models.tiny import build_tiny
+
+    known = CHECKPOINTS[checkpoint]
+    model, processor = build_tiny(known.family)
+    model.save_pretrained(tmp_path / "tiny")
+    processor.save_pretrained(tmp_path / "tiny")
+    code, out, err = pr1("eval", "--model", tmp_path / "tiny", "--like", checkpoint, "--data",
+                         write_pr1_folder(tmp_path / "eval"), "--max-new-tokens", 4, "--out", tmp_path / "out",
+                         "--json", "-q", "--device", "cpu")  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    found = found if isinstance(found, list) else [found]
+    assert [metrics["benchmark"] for metrics in found] == [item.name for item in expand(known.benchmarks)]
+    for metrics in found:
+        assert metrics["n_scored"] == metrics["n"] > 0
+        settings = json.loads((Path(metrics["out"]) / "settings.json").read_text())
+        assert (settings["family"], settings["prompt"]) == (known.family, "released")
+        assert settings["repetition_penalty"] == known.repetition_penalty
 
 
 def test_predict_through_a_server(pr1, data, tmp_path):

@@ -13,6 +13,7 @@ from perception_r1.evaluate.answers import read_answers
 from perception_r1.evaluate.benchmarks import BENCHMARKS, GROUPS, expand, load_benchmark
 from perception_r1.evaluate.checkpoints import CHECKPOINTS, checkpoint_for
 from perception_r1.types import BoxTarget, CountTarget, TextTarget
+from pr1_folder import write_pr1_folder
 
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
 
@@ -105,31 +106,7 @@ def test_a_malicious_refs_file_is_refused(tree):
 
 
 def _pr1(tree):
-    """PR1's own eval folder, as its readme draws it."""
-    record = {"image": "train2014/COCO_train2014_000000000007.jpg", "problem": "left dog",
-              "solution": [4, 6, 24, 16], "normalized_solution": [62, 125, 375, 333]}  # fmt: skip
-    tree.image("eval/images/coco/train2014/COCO_train2014_000000000007.jpg")
-    tree.json("eval/jsons/grounding/refcocop_testA.json", [record])
-    tree.image("eval/images/pixmo-count/a.png")
-    rows = [{"question": "dogs", "ground_truth": 3, "image_path": "pixmo-count/a.png"}]
-    tree.json("eval/jsons/counting/pixmo_count_validation540_counting_problems_label.jsonl", rows)
-    tree.json("eval/jsons/counting/pixmo_count_test540_counting_problems_label.jsonl", [*rows, *rows])
-    for short, text in (("en", "some words"), ("cn", "一 二")):
-        tree.image(f"eval/images/ocr/{short}_pdf_png/p1.png")
-        turns = [{"from": "human", "value": "<image>\nOCR this image."}, {"from": "gpt", "value": text}]
-        tree.json(f"eval/jsons/ocr/{short}_page_ocr.json", [{"image": "p1.png", "conversations": turns}])
-    # Its annotation file is about resized copies: 56 × 56 of an image that is 64 × 48.
-    tree.image("eval/images/coco/val2017/000000000009.jpg")
-    tree.image("eval/images/coco/val2017/000000000025.jpg")
-    tree.json("eval/jsons/detection/coco_val2017.json", {
-        "images": [{"id": 9, "file_name": "000000000009.jpg", "width": 56, "height": 56},
-                   {"id": 25, "file_name": "000000000025.jpg", "width": 64, "height": 48}],
-        "annotations": [
-            {"id": 1, "image_id": 9, "category_id": 18, "bbox": [7, 14, 28, 28], "area": 784, "iscrowd": 0},
-            {"id": 2, "image_id": 25, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 1},
-        ],
-        "categories": CATEGORIES,
-    })  # fmt: skip
+    write_pr1_folder(tree.root / "eval")
 
 
 @pytest.mark.parametrize("given", ["eval", "."])

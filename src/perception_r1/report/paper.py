@@ -151,20 +151,25 @@ def _ours(
     seen: set[str] = set()
     for name, folder in benchmark_folders(places):
         metrics = read_json_file(folder / METRICS)
-        benchmark = BENCHMARKS[name]
+        ours = BENCHMARKS[name]
         seen.add(name)
-        row = found.setdefault(str(metrics["model"]), {}).setdefault(benchmark.table, {})
-        for metric, column in benchmark.columns.items():
+        row = found.setdefault(str(metrics["model"]), {}).setdefault(ours.table, {})
+        for metric, column in ours.columns.items():
             entry = metrics["metrics"].get(metric)
             if entry:
                 row[column] = {key: 100 * entry[key] for key in ("value", "low", "high") if key in entry}
                 row[column]["n"] = entry.get("n", metrics["n_scored"])
         if metrics["n_scored"] < SIZES[name]:
-            said = f"{metrics['model']}: {benchmark.title} on {metrics['n_scored']} of its {SIZES[name]} samples"
-            notes.setdefault(benchmark.table, []).append(said)
+            said = f"{metrics['model']}: {ours.title} on {metrics['n_scored']} of its {SIZES[name]} samples"
+            notes.setdefault(ours.table, []).append(said)
     for place in places:
         for result in read_lmms_results(place):
             seen.add(result.task)
+            benchmark = next((item for item in BENCHMARKS.values() if item.lmms_name == result.task), None)
+            if benchmark is not None and 0 < result.n < SIZES[benchmark.name]:
+                said = f"{result.model}: {benchmark.title} on {result.n} of its {SIZES[benchmark.name]} samples"
+                if said not in notes.setdefault(benchmark.table, []):
+                    notes[benchmark.table].append(said)
             entry = {"value": 100 * result.value if result.is_share else result.value, "n": result.n}
             if result.stderr is not None:
                 half = 1.96 * result.stderr * (100 if result.is_share else 1)
