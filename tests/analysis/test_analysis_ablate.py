@@ -58,13 +58,27 @@ def test_runs_come_in_an_order_that_works(grid):
     names = [(job.case, job.seed) for job in jobs_of([grid], "out")]
     assert names == [
         ("base", None),
-        *((case, seed) for seed in (0, 1) for case in ("sft", "rl", "wide", "sft-rl")),
+        *((case, seed) for seed in (0, 1) for case in ("sft", "rl", "sft-rl")),
+        ("wide", 0),
+        ("wide", 1),  # nothing is published of it: after all that can be compared
     ]
     assert jobs_of([grid], "out")[1].folder == Path("out/g/sft/seed-0")
     # What a case starts from, or shows, comes along.
     assert [(j.case, j.seed) for j in jobs_of([grid], "o", only=["g/sft-rl"], seeds=[1])] == [("sft", 1), ("sft-rl", 1)]
     assert {job.case for job in jobs_of([grid], "o", only=["g/same"])} == {"rl"}
     assert jobs_of([grid], "o", only=["other"]) == []
+
+
+def test_of_several_grids_the_first_seed_comes_first(grid):
+    other = grid.model_copy(update={"name": "h", "seeds": (0, 2)})
+    found = [(job.seed, job.grid.name) for job in jobs_of([grid, other], "out") if job.case == "rl"]
+    assert found == [(0, "g"), (0, "h"), (1, "g"), (2, "h")]
+
+
+def test_what_a_published_row_stands_against_is_run_with_it(grid):
+    cases = {**grid.cases, "rl": grid.cases["rl"].model_copy(update={"against": "wide"})}
+    names = [job.case for job in jobs_of([grid.model_copy(update={"cases": cases, "seeds": (0,)})], "out")]
+    assert names == ["base", "sft", "rl", "wide", "sft-rl"]
 
 
 def test_a_runs_recipe_is_the_grids_then_the_cases_then_the_seed(grid):

@@ -159,7 +159,10 @@ def load_grid(path: str | Path) -> Grid:
 
 
 def jobs_of(grids: Sequence[Grid], out: str | Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
-    """The runs in the order to do them: grid by grid, seed by seed, so that a cut leaves whole tables.
+    """The runs in the order to do them, so that a cut leaves whole tables.
+
+    Rows with a published figure (and what they start from or stand against) before the others; among these seed by
+    seed; of one seed grid by grid.
 
     Args:
         grids: what to run.
@@ -167,24 +170,25 @@ def jobs_of(grids: Sequence[Grid], out: str | Path, only: Sequence[str] = (), se
         only: patterns of ``GRID/CASE``; a bare name means the whole grid. What a chosen case starts from comes along.
         seeds: only these.
     """
-    jobs: dict[tuple[str, str, int | None], Job] = {}
-    for grid in grids:
-        chosen = {name for name in grid.cases if not only or any(_fits(grid.name, name, pattern) for pattern in only)}
-        for name in list(chosen):
-            while (before := grid.cases[name].after or grid.cases[name].same_as) is not None:
-                chosen.add(before)
-                name = before
-        for seed in (None, *grid.seeds):
-            if seed is not None and seeds and seed not in seeds:
+    jobs: list[tuple[tuple[int, ...], Job]] = []
+    order = list(dict.fromkeys(seed for grid in grids for seed in grid.seeds))
+    for place, grid in enumerate(grids):
+        cases = list(grid.cases)
+        wanted = [name for name in cases if not only or any(_fits(grid.name, name, pattern) for pattern in only)]
+        chosen = _with_sources(grid, wanted)
+        published = [name for name in cases if grid.cases[name].published is not None]
+        first = _with_sources(grid, published, against=True)
+        for name in chosen:
+            if grid.cases[name].same_as is not None:
                 continue
-            # A case that others start from comes before them.
-            for name in sorted(chosen, key=lambda name: (_depth(grid, name), list(grid.cases).index(name))):
-                case = grid.cases[name]
-                if case.same_as is None and (case.stage == "base") == (seed is None):
-                    folder = Path(out) / grid.name / name
-                    folder = folder if seed is None else folder / f"seed-{seed}"
-                    jobs[grid.name, name, seed] = Job(grid, name, seed, folder)
-    return list(jobs.values())
+            for seed in (None,) if grid.cases[name].stage == "base" else grid.seeds:
+                if seed is not None and seeds and seed not in seeds:
+                    continue
+                turn = -1 if seed is None else order.index(seed)
+                folder = Path(out) / grid.name / name
+                job = Job(grid, name, seed, folder if seed is None else folder / f"seed-{seed}")
+                jobs.append(((name not in first, turn, place, _depth(grid, name), cases.index(name)), job))
+    return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
 
 
 def job_recipe(job: Job, out: str | Path, resolve: ResolveRecipe | None = None) -> Recipe:
@@ -318,6 +322,19 @@ def run_job(
         if not link.exists():
             link.symlink_to(Path(model_path).relative_to(folder), target_is_directory=True)
     return metrics
+
+
+def _with_sources(grid: Grid, names: Sequence[str], *, against: bool = False) -> set[str]:
+    """Cases and all that they start from, or show the results of (and, if asked, are compared with)."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            case = grid.cases[name]
+            others = [case.after, case.same_as, grid.against(name) if against else None]
+            left += [other for other in others if other is not None]
+    return found
 
 
 def _depth(grid: Grid, name: str) -> int:

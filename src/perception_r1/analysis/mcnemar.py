@@ -1,9 +1,9 @@
 """McNemar's test: did the same samples change from wrong to right more often than from right to wrong?
 
 Only the samples on which two models differ tell: b that only the first has right, c that only the second has. If
-neither model is better, each of the b + c is a fair coin. The exact test is that binomial test, two-sided; Perception-R1
-(Xiao et al., arXiv 2506.07218) reports it for (1, 5), (2, 4) and (2, 10). The mid-p value counts half of the observed
-outcome, which corrects the exact test's caution.
+neither model is better, each of the b + c is a fair coin. The exact test is that binomial test, two-sided;
+Perception-R1 (Xiao et al., arXiv 2506.07218) reports it for (1, 5), (2, 4) and (2, 10). The mid-p value counts half of
+the observed outcome, which corrects the exact test's caution.
 
 Sources: Q. McNemar, Psychometrika 12 (1947); for mid-p M. W. Fagerland, S. Lydersen, P. Laake, BMC Medical Research
 Methodology 13 (2013) 91.

@@ -9,6 +9,8 @@ enlarged to about a sixth to a third of the side, without overlap. Boxes are the
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +30,8 @@ DEFAULT_SIZE = 96  # 6 × 6 patches of 16 pixels: a multiple of the qwen3_vl fam
 TASKS: tuple[TaskName, ...] = ("grounding", "counting", "detection", "ocr")
 _INK = 0.2  # coverage above which a pixel counts as ink
 _GAP = 2  # pixels kept free between two digits
+_KEPT = 16  # sets of scenes whose samples are kept: a process that trains many times draws each set once
+_DRAWN: OrderedDict[tuple[TaskName, int, int, Split, int, int, int, Path], tuple[Sample, ...]] = OrderedDict()
 
 
 @lru_cache(maxsize=1)
@@ -201,17 +205,29 @@ def make_scenes(
 ) -> list[Sample]:
     """Draw ``n`` scenes, write them as PNG files into ``out_dir`` and return their samples.
 
-    The same arguments write the same pixels and return the same samples; see ``scene`` for their meaning.
+    The same arguments write the same pixels and return the same samples; see ``scene`` for their meaning. Scenes that
+    this process drew already, and whose files are still there, are not drawn again.
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    key = (task, n, seed, split, min_digits, max_digits, size, folder.resolve())
+    drawn = _DRAWN.pop(key, None)
+    if drawn is None or not all(Path(sample.image or "").is_file() for sample in drawn):
+        drawn = tuple(_draw(*key))
+    _DRAWN[key] = drawn
+    while len(_DRAWN) > _KEPT:
+        _DRAWN.popitem(last=False)
+    return list(drawn)
+
+
+def _draw(
+    task: TaskName, n: int, seed: int, split: Split, min_digits: int, max_digits: int, size: int, folder: Path
+) -> Iterator[Sample]:
     rng = np.random.default_rng([seed, TASKS.index(task), int(split == "heldout"), min_digits, max_digits, size])
-    samples = []
     for index in range(n):
         name = f"{task}-{split}-{min_digits}to{max_digits}-{size}px-s{seed}-{index:05d}"
         image, sample = scene(rng, task, split=split, min_digits=min_digits, max_digits=max_digits, size=size, id=name)
         path, temporary = folder / f"{name}.png", folder / f".{name}.{os.getpid()}.png"
         image.save(temporary, compress_level=1)
         temporary.replace(path)  # another run may be reading the same scene
-        samples.append(replace(sample, image=str(path.resolve())))
-    return samples
+        yield replace(sample, image=str(path))
