@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -40,6 +40,7 @@ class ChatDouble:
         self.behave = behave
         self.seen: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.connections = 0
         self.active = self.most_active = 0
         self.lock = threading.Lock()
@@ -58,6 +59,7 @@ class ChatDouble:
                 body = json.loads(raw)
                 with double.lock:
                     double.bodies.append(body)
+                    double.headers.append(self.headers)
                     double.seen[question(body)] += 1
                     n = double.seen[question(body)]
                     double.active += 1

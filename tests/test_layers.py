@@ -48,7 +48,9 @@ LIGHT = {
     1: {"numpy", "scipy", "rapidfuzz", "pydantic", "yaml"},
     2: {"numpy", "scipy", "rapidfuzz", "pydantic", "yaml", "PIL"},
 }
-HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "matplotlib", "sklearn", "openai", "hotcoco"}
+HEAVY = {
+    "torch", "transformers", "trl", "accelerate", "peft", "datasets", "matplotlib", "sklearn", "aiohttp", "hotcoco"
+}  # fmt: skip
 # Pairs on the same layer that must not know each other.
 STRANGERS = {("train", "evaluate"), ("evaluate", "train")}
 

@@ -10,7 +10,7 @@ from chat_double import ChatDouble, completion, question
 from perception_r1.errors import UserError
 from perception_r1.openai_server import ChatError, ChatServer, Reply, Retry
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 FAST = Retry(attempts=5, base_s=0.01, max_s=0.05, breaker_pause_s=0.02)
 
@@ -64,7 +64,15 @@ def test_a_stalling_server_is_given_up_after_the_time_limit():
         ((_, error),) = server(double, timeout_s=0.1, retry=Retry(attempts=2, base_s=0.01)).stream([(1, ask("x"))])
     assert error.kind == "timeout"
     assert time.monotonic() - start < 1.5
-    assert "no answer within 0.1 s" in str(error)
+    assert "no answer within 0.2 s" in str(error)  # the second attempt has twice the time
+
+
+def test_a_slow_server_gets_more_time_instead_of_losing_requests():
+    """Answers take three to four times the limit: without patience each attempt of each request would be given up."""
+    with ChatDouble(lambda body, n: time.sleep(0.7) or "ok") as double:
+        chat = server(double, timeout_s=0.2, concurrency=4, retry=Retry(attempts=4, base_s=0.01, patience=16))
+        found = list(chat.stream((n, ask(str(n))) for n in range(8)))
+    assert [reply.text for _, reply in found] == ["ok"] * 8
 
 
 def test_concurrency_is_bounded_and_connections_are_kept():
@@ -169,7 +177,27 @@ def test_one_client_serves_several_event_loops():
 
 def test_a_mistake_in_the_request_is_an_error_at_once():
     with ChatDouble(lambda body, n: "ok") as double, pytest.raises(TypeError):
-        list(server(double).stream([(1, {**ask("x"), "no_such_field": 1})]))
+        list(server(double).stream([(1, {**ask("x"), "stop": object()})]))
+
+
+def test_text_that_is_no_unicode_is_sent_all_the_same():
+    with ChatDouble(lambda body, n: "ok") as double:
+        ((_, reply),) = server(double).stream([(1, ask("half a pair: \ud83d, ∠ABC"))])
+        assert reply.text == "ok"
+        assert question(double.bodies[0]) == "half a pair: ?, ∠ABC"
+
+
+def test_the_key_is_sent_and_no_proxy_stands_between_us_and_a_local_server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ChatDouble(lambda body, n: "ok") as double:
+        assert asyncio.run(_one(server(double))).text == "ok"
+        assert double.headers[0]["authorization"] == "Bearer from-the-environment"
+    monkeypatch.delenv("no_proxy")
+    with ChatDouble(lambda body, n: "ok") as double:
+        ((_, error),) = server(double, retry=Retry(attempts=1)).stream([(1, ask("x"))])
+    assert error.kind == "unreachable"
 
 
 def test_addresses_are_checked():

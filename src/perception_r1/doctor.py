@@ -31,7 +31,7 @@ DISABLES: Mapping[str, str] = {
     "hotcoco": "COCO AP of detection",
     "nltk": "BLEU and METEOR of OCR",
     "jieba": "OCR metrics of Chinese pages",
-    "openai": "eval through a server, rewards by a judge model",
+    "aiohttp": "eval through a server, rewards by a judge model",
     "math-verify": "grading of mathematical answers",
     "matplotlib": "the plots of report.html",
     "jinja2": "report.html",

@@ -141,7 +141,7 @@ def test_every_published_checkpoint_with_a_tiny_model_of_its_family(pr1, tmp_pat
 
 
 def test_predict_through_a_server(pr1, data, tmp_path):
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     from chat_double import ChatDouble, completion
 
     def behave(body, n):

@@ -18,7 +18,7 @@ from perception_r1.evaluate.server import ServerStreamer
 from perception_r1.openai_server import ChatServer, Retry
 from perception_r1.tasks import make_task
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 FAST = Retry(attempts=5, base_s=0.01, max_s=0.05, breaker_pause_s=0.02)
 

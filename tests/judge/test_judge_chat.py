@@ -18,7 +18,7 @@ from perception_r1.openai_server import Retry
 from perception_r1.tasks import make_task
 from perception_r1.types import AnswerTarget, Completion, Sample
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 FAST = Retry(attempts=4, base_s=0.01, max_s=0.05, breaker_failures=8, breaker_pause_s=0.05, breaker_trips=2)
 CASES = [Case(("AB = 5", "AB ∥ CD"), f"AB = {n}. AB ∥ CD.") for n in range(3, 8)]

@@ -18,7 +18,7 @@ from perception_r1.judge import Case, ChatJudge
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 @pytest.fixture(scope="module")

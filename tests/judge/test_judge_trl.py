@@ -12,7 +12,7 @@ import yaml
 from chat_double import ChatDouble
 
 pytest.importorskip("trl")
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 import pyarrow.parquet
 

@@ -19,7 +19,7 @@ from perception_r1.data.geometry import make_diagrams
 from perception_r1.data.rows import read_jsonl, write_jsonl
 from perception_r1.vpr.annotate import read_facts, tidy
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 pytest.importorskip("math_verify")
 
 

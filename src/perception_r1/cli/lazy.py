@@ -19,7 +19,7 @@ from perception_r1.errors import UserError
 # Optional packages and the extra that brings them: a missing one is an answer for the user, not a traceback.
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "transformers", "trl", "accelerate", "peft", "datasets", "sklearn"], "train"),
-    **dict.fromkeys(["hotcoco", "nltk", "jieba", "openai"], "eval"),
+    **dict.fromkeys(["hotcoco", "nltk", "jieba", "aiohttp"], "eval"),
     **dict.fromkeys(["math_verify"], "judge"),
     **dict.fromkeys(["matplotlib", "jinja2"], "report"),
     "vllm": "vllm",

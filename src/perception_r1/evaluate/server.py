@@ -91,7 +91,7 @@ class ServerStreamer:
         head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         fields = {**self.own, **self.penalty, **self.extra}
         messages = [*head, {"role": "user", "content": content}]
-        return {"messages": messages, **self.body, **({"extra_body": fields} if fields else {})}
+        return {"messages": messages, **self.body, **fields}
 
     def _completion(self, reply: Reply) -> Completion:
         text = reply.text

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -128,6 +129,10 @@ async def score_batch(
 ) -> list[RewardRecord]:
     """Records of a batch; a judge's verdicts are awaited first, and where it gives none the answer is not scored."""
     evidence = await gather_evidence(judge, task, samples, completions) if judge else [None] * len(samples)
+    failures = [one["failure"] for one in evidence if one is not None and "failure" in one]
+    if failures:
+        (reason, _) = Counter(failures).most_common(1)[0]
+        _log.warning("%d of %d answers not scored (%s)", len(failures), len(samples), reason)
     return [task.score(*triple) for triple in zip(samples, completions, evidence, strict=True)]
 
 

@@ -206,9 +206,7 @@ class ChatJudge:
         }
         if self.structured:
             body["response_format"] = {"type": "json_schema", "json_schema": _schema(len(case.facts))}
-        if self.extra_body:
-            body["extra_body"] = self.extra_body
-        return body
+        return {**body, **self.extra_body}
 
 
 def inert(text: str) -> str:

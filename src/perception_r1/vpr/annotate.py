@@ -100,7 +100,7 @@ def annotate(
             (key, {
                 "messages": prompt.messages(question=problems[name][0].question, solution=text),
                 "temperature": 0.0, "max_tokens": max_tokens,
-                **({"extra_body": dict(extra_body)} if extra_body else {}),
+                **(extra_body or {}),
             })
             for key, (name, text) in chains.items()
         ]  # fmt: skip

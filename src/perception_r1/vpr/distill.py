@@ -64,7 +64,7 @@ def distill(
         asked: dict[str, Any] = {"messages": messages, "temperature": temperature, "max_tokens": max_tokens}
         if temperature > 0:
             asked["seed"] = k  # equal requests may otherwise share one answer in a server's cache
-        return {**asked, "extra_body": dict(extra_body)} if extra_body else asked
+        return {**asked, **(extra_body or {})}
 
     with appending(out) as write:
 
