@@ -24,9 +24,10 @@ from perception_r1.errors import ModelError
 from perception_r1.shared_prefix import attention
 from perception_r1.shared_prefix.features import FeatureCache, is_frozen, same_weights, shared_features, tower_of
 from perception_r1.shared_prefix.forward import shared_forward
+from perception_r1.shared_prefix.pixels import share_pixels
 from perception_r1.shared_prefix.state import State, Stats
 
-__all__ = ["Stats", "disable", "enable", "is_enabled"]
+__all__ = ["Stats", "disable", "enable", "is_enabled", "share_pixels"]
 
 BACKBONES = ("Qwen2VLModel", "Qwen2_5_VLModel", "Qwen3VLModel", "InternVLModel")
 # Language models whose attention is what packing computes: causal, nothing learned but queries, keys and values.

@@ -112,6 +112,7 @@ def share_prefixes(trainer: Any) -> object:
     """Forward each group's prompt once where the model allows it; returns what to print when training ends."""
     from perception_r1 import shared_prefix
 
+    shared_prefix.share_pixels(trainer.processing_class)
     try:
         return shared_prefix.enable(trainer.model, trainer.ref_model)
     except ModelError as error:
