@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.benchmarks import BENCHMARKS
+from perception_r1.evaluate.benchmarks import BENCHMARKS, SIZES
 from perception_r1.evaluate.lmms_results import read_lmms_results
 from perception_r1.evaluate.run import evaluate
-from perception_r1.report.paper import PAPERS, SIZES, paper_tables, published
+from perception_r1.report.paper import PAPERS, paper_tables, published
 from perception_r1.report.paper_page import markdown, write_paper_report
 from perception_r1.tasks import make_task
 from perception_r1.types import BoxTarget, Completion, CountTarget, Sample
@@ -63,12 +63,14 @@ def test_our_rows_stand_below_the_published_ones(runs):
     assert ours["testA@50"]["value"] == 100.0
     assert "testB@50" not in ours
     assert refcoco.notes == [
-        "my|model: RefCOCO val on 4 of its 10834 samples", "my|model: RefCOCO testA on 2 of its 5657 samples"
-    ]  # fmt: skip
+        "my|model: val@50, val@75, val@95, valAvg on 4 of 10,834 samples; "
+        "testA@50, testA@75, testA@95, testAAvg on 2 of 5,657 samples"
+    ]
     assert tables["pixmo-count"].rows[-1].values["test"]["value"] == 100.0
     ablation = tables["ablation"].rows
     assert ablation[-2].values["refcoco"]["value"] == 75.0
     assert ablation[-1].values["pixmo/test"]["value"] == 100.0
+    assert tables["ablation"].notes[1] == "counter: pixmo/test on 1 of 540 samples"
     assert not tables["coco2017"].has_ours
 
 
@@ -78,7 +80,7 @@ def test_markdown_and_json(runs, tmp_path):
     ours = next(line for line in lines if line.startswith("| **my\\|model** (ours) | **75.0**"))
     assert "Δ −14.1 |" in ours  # against 89.1
     assert "| Qwen2-VL 2B | 86.8 |" in text.read_text()
-    assert "Not evaluated: refcoco+, refcocog, pageocr, coco2017, general." in text.read_text()
+    assert "Not evaluated: RefCOCO+, RefCOCOg, PageOCR, COCO 2017, General understanding." in text.read_text()
     tables = {table["benchmark"]: table for table in json.loads(data.read_text())["tables"]}
     assert len(tables) == len(PAPERS["pr1"])
     assert tables["refcoco"]["rows"][-1]["source"] == "ours"
@@ -161,7 +163,10 @@ def test_results_of_lmms_eval(tmp_path):
             "my_own_task": {"acc,none": 1.0},
         },
         "config": {"model": "qwen2_5_vl", "model_args": "pretrained=Qwen/Qwen2.5-VL-7B-Instruct,max_pixels=1"},
-        "n-samples": {"mmmu_val": {"original": 900, "effective": 900}},
+        "n-samples": {
+            "mmmu_val": {"original": 900, "effective": 900},
+            "mmstar": {"original": 1500, "effective": 8},  # --limit 8
+        },
     }
     path = tmp_path / "out" / "20260101_results.json"
     path.parent.mkdir()
@@ -178,6 +183,7 @@ def test_results_of_lmms_eval(tmp_path):
     assert values == pytest.approx([68.1, 55.0, 37.0])
     assert ours["mmmu"]["low"] == pytest.approx(55 - 1.96)
     assert ours["mmstar"]["value"] == pytest.approx(63.1)
+    assert table.notes == ["Qwen/Qwen2.5-VL-7B-Instruct: mmstar on 8 of 1,500 samples"]
     path.write_text("{")
     with pytest.raises(DataError, match="is not readable JSON"):
         read_lmms_results(tmp_path)

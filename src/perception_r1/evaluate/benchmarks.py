@@ -161,6 +161,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         _COCO,
     )
 }
+# Samples of each whole benchmark: an evaluation of fewer is not the published figure.
+SIZES = {
+    "refcoco-val": 10834, "refcoco-testA": 5657, "refcoco-testB": 5095, "refcoco+-val": 10758, "refcoco+-testA": 5726,
+    "refcoco+-testB": 4889, "refcocog-val": 4896, "refcocog-test": 9602, "pixmo-count-val": 540,
+    "pixmo-count-test": 540, "pageocr-en": 112, "pageocr-zh": 100, "coco2017": 5000,
+}  # fmt: skip
 GROUPS: dict[str, tuple[str, ...]] = {
     "refcoco": tuple(name for name in BENCHMARKS if name.startswith("refcoco-")),
     "refcoco+": tuple(name for name in BENCHMARKS if name.startswith("refcoco+-")),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.errors import DataError
-from perception_r1.evaluate.benchmarks import BENCHMARKS
+from perception_r1.evaluate.benchmarks import BENCHMARKS, SIZES
 
 # Prefix of a task → (table, column, metrics in the order of preference), as lmms-eval 0.7 names them. Tasks that
 # end in _reasoning report acc_score.
@@ -45,7 +45,7 @@ _MME = {"mme_cognition_score": "mme/cognition", "mme_perception_score": "mme/per
 
 @dataclass(frozen=True, slots=True)
 class LmmsResult:
-    """A figure; ``is_share`` when it lies in 0..1 (the tables are per cent)."""
+    """A figure over ``n`` of the ``whole`` task's samples (0: unknown); ``is_share`` when it lies in 0..1."""
 
     model: str
     task: str
@@ -54,6 +54,7 @@ class LmmsResult:
     value: float
     stderr: float | None
     n: int
+    whole: int
     is_share: bool
 
 
@@ -83,19 +84,20 @@ def _of_file(path: Path) -> Iterator[LmmsResult]:
         if not isinstance(figures, dict):
             continue
         values = {key.split(",")[0]: value for key, value in figures.items() if _number(value)}
-        n = int((sizes.get(task) or {}).get("effective", 0)) if isinstance(sizes.get(task), dict) else 0
-        yield from _of_task(model, str(task), values, n)
+        size = sizes.get(task) if isinstance(sizes.get(task), dict) else {}
+        yield from _of_task(model, str(task), values, int(size.get("effective", 0)), int(size.get("original", 0)))
 
 
-def _of_task(model: str, task: str, values: Mapping[str, float], n: int) -> Iterator[LmmsResult]:
+def _of_task(model: str, task: str, values: Mapping[str, float], n: int, whole: int) -> Iterator[LmmsResult]:
     for metric, column in _MME.items():
         if metric in values:
-            yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, False)
+            yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, whole, False)
     ours = next((benchmark for benchmark in BENCHMARKS.values() if benchmark.lmms_name == task), None)
     if ours is not None:
         for metric, column in ours.columns.items():
             if metric in values:
-                yield LmmsResult(model, task, ours.table, column, float(values[metric]), None, n, True)
+                size = SIZES[ours.name]
+                yield LmmsResult(model, task, ours.table, column, float(values[metric]), None, n, size, True)
         return
     prefix = max((name for name in TASKS if task.startswith(name)), key=len, default=None)
     if prefix is None or _OTHER.search(task):
@@ -104,10 +106,10 @@ def _of_task(model: str, task: str, values: Mapping[str, float], n: int) -> Iter
     name = next((metric for metric in metrics if metric in values), None)
     if name is None:
         return
-    value, stderr = float(values[name]), values.get(f"{name}_stderr")
-    yield LmmsResult(model, task, table, column, value, None if stderr is None else float(stderr), n, value <= 1.0)
-    if prefix == "mmstar":  # in both papers' tables
-        yield LmmsResult(model, task, "vpr", column, value, None if stderr is None else float(stderr), n, value <= 1.0)
+    value, error = float(values[name]), values.get(f"{name}_stderr")
+    stderr = None if error is None else float(error)
+    for place in (table, "vpr") if prefix == "mmstar" else (table,):  # MMStar is in both papers' tables
+        yield LmmsResult(model, task, place, column, value, stderr, n, whole, value <= 1.0)
 
 
 def _model(document: Mapping[str, Any], path: Path) -> str:

@@ -187,13 +187,13 @@ def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
 
 
 def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
-    """Why answers gave nothing usable, most frequent first: status and reason with their counts."""
+    """Why answers gave nothing usable, most frequent first, with counts (what the record says where it is unreadable)."""
     counts: Counter[str] = Counter()
     for sample, record in scored:
         if record.reward is None:
             counts[f"not scored: {record.reason}" if record.reason else "not scored"] += 1
         elif record.status == "malformed":
-            counts["malformed"] += 1
+            counts[record.reason or "malformed"] += 1
         elif record.status == "truncated":
             counts[
                 "cut at the limit (what came before is kept)"

@@ -69,7 +69,7 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
         cards.append({
             "id": sample.id, "ref": f"img{index}", "outcome": name, "outcome_title": titles[name],
             "asked": asked(sample), "target": describe(sample), "width": size[0], "height": size[1],
-            "picture": picture, "truth": _shapes(sample.target),
+            "picture": picture, "truth": _shapes(sample.target), "is_page": _is_page(sample.target),
             "panels": [
                 {"title": evaluation.title, "number": number, **_panel(table[key])}
                 for number, (evaluation, table) in enumerate(zip(evaluations, tables, strict=True))
@@ -77,6 +77,7 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
         })  # fmt: skip
     return {
         "cards": cards,
+        "has_shapes": any(shapes["boxes"] or shapes["points"] for card in cards for shapes in _all_shapes(card)),
         # Photographs need room; scenes of a few digits do not.
         "wide": len(tables) > 3
         or (len(tables) > 1 and any(max(card["width"], card["height"]) > 256 for card in cards)),
@@ -108,6 +109,8 @@ def describe(sample: Sample) -> str:
         return str(target_count(sample))
     if isinstance(sample.target, BoxTarget):
         count = len(sample.target.boxes_xyxy)
+        if not count:
+            return "nothing"
         labels = sorted(set(sample.target.labels))
         kinds = (
             f" ({', '.join(labels[:6])}{' …' if len(labels) > 6 else ''})"
@@ -150,12 +153,15 @@ def _fit(box: Any, label: str | None, target: BoxTarget, m: int) -> float:
 
 
 def said(result: Result) -> str:
-    """How right an answer is, in a word: "3 of 4", "IoU 0.71"."""
+    """How right an answer is, in a word: "3 of 4", "IoU 0.712"."""
     sample, _, record = result[:3]
     if sample.task == "counting":
         return f"{record.n_valid} of {target_count(sample)}"
     if sample.task == "grounding":
-        return f"IoU {grounding_iou(sample, record):.2f}"
+        overlap = grounding_iou(sample, record)
+        if isinstance(sample.target, BoxTarget) and not sample.target.boxes_xyxy:
+            return "says so" if overlap else "does not say so"
+        return f"IoU {overlap:.3f}"  # in full: 0.497 is no hit
     word = {"detection": "F1 ", "ocr": "similarity "}.get(sample.task, "")
     return f"{word}{quality(sample, record):.2f}"
 
@@ -175,6 +181,16 @@ def _panel(result: Result) -> dict[str, Any]:
         "said": said(result),
         "grade": "right" if score > 1 - 1e-9 else "wrong" if score <= 1e-9 else "partly",
     }
+
+
+def _is_page(target: Target) -> bool:
+    """Whether the target is more text than a heading takes."""
+    return isinstance(target, TextTarget) and (len(target.text) > 80 or "\n" in target.text)
+
+
+def _all_shapes(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is drawn on a card: the ground truth, and what each model said."""
+    return [card["truth"], *card["panels"]]
 
 
 def _shapes(target: Target) -> dict[str, Any]:

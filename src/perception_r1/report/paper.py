@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.errors import UserError
-from perception_r1.evaluate.benchmarks import BENCHMARKS
+from perception_r1.evaluate.benchmarks import BENCHMARKS, SIZES
 from perception_r1.evaluate.lmms_results import read_lmms_results
 from perception_r1.evaluate.results import METRICS, SAMPLES, read_json_file
 
@@ -27,15 +27,14 @@ TITLES = {
     "pr1": "Perception-R1: Pioneering Perception Policy with Reinforcement Learning (arXiv 2504.07954)",
     "vpr": "Perception-R1: Visual Perception Reward (arXiv 2506.07218)",
 }
+NAMES = {
+    "refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "pixmo-count": "PixMo-Count",
+    "pageocr": "PageOCR", "coco2017": "COCO 2017", "general": "General understanding", "ablation": "Ablations",
+    "vpr": "Reasoning", "vpr-ablation": "Ablations",
+}  # fmt: skip
 # The row that an evaluation is held against, where it has one.
 REFERENCE = ("Perception-R1", "Perception-R1-7B", "full")
 LOWER_IS_BETTER = ("edit_distance",)
-# Samples of each whole benchmark: an evaluation of fewer is not the published figure.
-SIZES = {
-    "refcoco-val": 10834, "refcoco-testA": 5657, "refcoco-testB": 5095, "refcoco+-val": 10758, "refcoco+-testA": 5726,
-    "refcoco+-testB": 4889, "refcocog-val": 4896, "refcocog-test": 9602, "pixmo-count-val": 540,
-    "pixmo-count-test": 540, "pageocr-en": 112, "pageocr-zh": 100, "coco2017": 5000,
-}  # fmt: skip
 # A column of the ablation table is one of the main tables': Acc@0.5 on val, F1 on English, accuracy, AP.
 _ABLATION = {
     "refcoco": ("refcoco", "val@50"), "refcoco+": ("refcoco+", "val@50"), "refcocog": ("refcocog", "val@50"),
@@ -46,7 +45,8 @@ _ABLATION = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table; ``values`` by column, each with ``value`` and, of ours, ``low``, ``high`` and ``n``."""
+    """A row of a table; ``values`` by column, each with ``value`` and, of ours, ``low``, ``high``, ``n`` (samples that
+    were scored) and ``whole`` (samples of the whole benchmark)."""
 
     name: str
     ours: bool
@@ -63,6 +63,11 @@ class Table:
     columns: list[str]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return NAMES.get(self.key, self.key)
 
     @property
     def has_ours(self) -> bool:
@@ -103,7 +108,7 @@ def paper_tables(paper: str, folders: Iterable[str | Path]) -> list[Table]:
     if paper not in PAPERS:
         raise UserError(f"--paper {paper}: expected {' or '.join(PAPERS)}")
     places = [Path(folder) for folder in folders]
-    ours, notes, seen = _ours(places)
+    ours, seen = _ours(places)
     raw = {table["benchmark"]: table for table in published()["tables"]}
     tables = []
     for key in PAPERS[paper]:
@@ -117,7 +122,8 @@ def paper_tables(paper: str, folders: Iterable[str | Path]) -> list[Table]:
                 values = {c: entry for c, entry in by_table.get("vpr", {}).items() if c in raw[key]["columns"]}
             if values:
                 rows.append(Row(model, True, values))
-        tables.append(Table(key, raw[key]["title"], list(raw[key]["columns"]), rows, notes.get(key, [])))
+        notes = [note for row in rows if (note := _partial(row))]
+        tables.append(Table(key, raw[key]["title"], list(raw[key]["columns"]), rows, notes))
     if not any(table.has_ours for table in tables):
         known = f"their benchmarks: {', '.join(sorted(seen))}" if seen else "none of them names its benchmark"
         raise UserError(
@@ -144,10 +150,9 @@ def benchmark_folders(folders: Iterable[str | Path]) -> list[tuple[str, Path]]:
 
 def _ours(
     places: Sequence[Path],
-) -> tuple[dict[str, dict[str, dict[str, dict[str, float]]]], dict[str, list[str]], set[str]]:
-    """model → table → column → entry; notes by table; benchmarks seen."""
+) -> tuple[dict[str, dict[str, dict[str, dict[str, float]]]], set[str]]:
+    """model → table → column → entry; and the benchmarks that were seen."""
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    notes: dict[str, list[str]] = {}
     seen: set[str] = set()
     for name, folder in benchmark_folders(places):
         metrics = read_json_file(folder / METRICS)
@@ -158,24 +163,28 @@ def _ours(
             entry = metrics["metrics"].get(metric)
             if entry:
                 row[column] = {key: 100 * entry[key] for key in ("value", "low", "high") if key in entry}
-                row[column]["n"] = entry.get("n", metrics["n_scored"])
-        if metrics["n_scored"] < SIZES[name]:
-            said = f"{metrics['model']}: {ours.title} on {metrics['n_scored']} of its {SIZES[name]} samples"
-            notes.setdefault(ours.table, []).append(said)
+                row[column] |= {"n": entry.get("n", metrics["n_scored"]), "whole": SIZES[name]}
     for place in places:
         for result in read_lmms_results(place):
             seen.add(result.task)
-            benchmark = next((item for item in BENCHMARKS.values() if item.lmms_name == result.task), None)
-            if benchmark is not None and 0 < result.n < SIZES[benchmark.name]:
-                said = f"{result.model}: {benchmark.title} on {result.n} of its {SIZES[benchmark.name]} samples"
-                if said not in notes.setdefault(benchmark.table, []):
-                    notes[benchmark.table].append(said)
-            entry = {"value": 100 * result.value if result.is_share else result.value, "n": result.n}
+            entry = {"value": 100 * result.value if result.is_share else result.value}
+            entry |= {"n": result.n, "whole": result.whole}
             if result.stderr is not None:
                 half = 1.96 * result.stderr * (100 if result.is_share else 1)
                 entry |= {"low": entry["value"] - half, "high": entry["value"] + half}
             found.setdefault(result.model, {}).setdefault(result.table, {})[result.column] = entry
-    return found, notes, seen
+    return found, seen
+
+
+def _partial(row: Row) -> str:
+    """Which figures of a row are over a part of their benchmark only."""
+    parts: dict[tuple[int, int], list[str]] = {}
+    for column, entry in row.values.items():
+        n, whole = int(entry.get("n", 0)), int(entry.get("whole", 0))
+        if 0 < n < whole:
+            parts.setdefault((n, whole), []).append(column)
+    said = "; ".join(f"{', '.join(columns)} on {n:,} of {whole:,} samples" for (n, whole), columns in parts.items())
+    return said and f"{row.name}: {said}"
 
 
 def _published_row(row: Mapping[str, Any]) -> Row:

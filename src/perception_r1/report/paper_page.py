@@ -69,7 +69,7 @@ def markdown(paper: str, tables: Sequence[Table]) -> str:
     for table in tables:
         if not table.has_ours:
             continue
-        lines += [f"## {table.key}: {_plain(table.title)}", ""]
+        lines += [f"## {table.name}: {_plain(table.title)}", ""]
         lines.append("| method | " + " | ".join(table.columns) + " |")
         lines.append("|---|" + "---:|" * len(table.columns))
         for row in table.rows:
@@ -77,7 +77,7 @@ def markdown(paper: str, tables: Sequence[Table]) -> str:
             cells = [_markdown_cell(table, row, column) for column in table.columns]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines += ["", *(f"- {_plain(note)}" for note in table.notes), *([""] if table.notes else [])]
-    missing = [table.key for table in tables if not table.has_ours]
+    missing = [table.name for table in tables if not table.has_ours]
     if missing:
         lines += [f"Not evaluated: {', '.join(missing)}.", ""]
     return "\n".join(lines)
@@ -135,7 +135,7 @@ def _html(paper: str, tables: Sequence[Table], places: Sequence[Path], gallery: 
         script=script,
         script_hash=f"sha256-{digest}",
         tables=[_shown(table) for table in tables if table.has_ours],
-        missing=[table.key for table in tables if not table.has_ours],
+        missing=[table.name for table in tables if not table.has_ours],
         galleries=_galleries(places, gallery, seed) if gallery else [],
     )
 
@@ -148,7 +148,7 @@ def _shown(table: Table) -> dict[str, Any]:
     ]  # fmt: skip
     reference = table.reference
     return {
-        "key": table.key, "title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes,
+        "name": table.name, "title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes,
         "reference": reference.name if reference else "",
     }  # fmt: skip
 
