@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from perception_r1.cli import app
 from perception_r1.config import load_recipe
 from perception_r1.errors import RecipeError
-from perception_r1.importer import import_launch, parse_arguments
+from perception_r1.importer import import_launch, launch, parse_arguments
 
 PR1 = """#!/bin/bash
 NNODES=1
@@ -80,6 +82,9 @@ def test_pr1(tmp_path: Path) -> None:
     assert (source.images, source.count) == ("/data/PR1 Counting/", 10_000)
     assert source.options == {"coordinates": "norm1000", "answer": "clicks"}
     assert recipe.grpo == {
+        "beta": 0.04,  # their trainer's default, which TRL's is no more
+        "loss_type": "grpo",
+        "use_bias_correction_kl": False,
         "max_completion_length": 768,
         "num_generations": 8,
         "bf16": True,
@@ -89,7 +94,40 @@ def test_pr1(tmp_path: Path) -> None:
         "model_init_kwargs": {"attn_implementation": "flash_attention_2"},
     }
     assert any("--vllm_device auto: not carried over" in note for note in found.notes)
-    assert any("zero3" in note for note in found.notes)
+    (launch,) = (note for note in found.notes if note.startswith("deepspeed"))
+    (config,) = re.findall(r"configs/\S+", launch)
+    assert (Path(__file__).parents[1] / config).is_file()
+
+
+def test_a_published_script_is_imported_as_it_is(tmp_path: Path) -> None:
+    """PR1's scripts come with ``<path to …>`` to fill in, and variables without quotes."""
+    script = PR1.replace("/data/PR1 Counting", "<path to PR1-Datasets>").replace(
+        '"${DATASET_ROOT}/', "${DATASET_ROOT}/"
+    )
+    found = import_launch(write(tmp_path / "x.sh", script.replace('10k.json"', "10k.json").replace('/" \\', "/ \\")))
+    (source,) = found.values["data"]["train"]
+    assert source["path"] == "<path to PR1-Datasets>/json/pr1_counting_10k.json"
+    assert source["images"] == "<path to PR1-Datasets>/"
+    assert "the script does not set <path to PR1-Datasets>: fill in" in found.notes
+
+
+def test_names_with_dashes_products_and_unset_variables(tmp_path: Path) -> None:
+    script = (
+        "python grpo_jsonl.py --task_type rec --model_name_or_path $1 --data_file_paths a.jsonl --image_folders $ROOT"
+        " --dataset-name this_is_not_used --max_pixels $((128 * 28 * 28)) --warmup_ratio 0.03 --val_iter 50"
+    )
+    found = import_launch(write(tmp_path / "x.sh", script))
+    assert found.values["image"] == {"max_pixels": 128 * 28 * 28}
+    assert found.values["grpo"]["warmup_steps"] == 0.03
+    assert "the script does not set $1, $ROOT: fill in" in found.notes
+    assert "--val_iter 50: not carried over" in found.notes
+    assert not any("dataset" in note for note in found.notes)
+
+
+def test_what_is_passed_on_is_known_to_trl() -> None:
+    trl = pytest.importorskip("trl")
+    names = {field.name for field in fields(trl.GRPOConfig)}
+    assert {*launch._NUMBERS, *launch._PASSED, *launch._RENAMED.values(), *launch._OLD_DEFAULTS} <= names
 
 
 def test_vlm_r1(tmp_path: Path) -> None:
@@ -126,7 +164,10 @@ def test_data_yaml_of_vlm_r1(tmp_path: Path) -> None:
 
 def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
-    script = f"X=$(touch {trap})\npython grpo_rec.py --output_dir $(touch {trap}) --model_name_or_path '`touch {trap}`' --dataset_name a.json"
+    script = (
+        f"X=$(touch {trap})\npython grpo_rec.py --output_dir $(touch {trap}) --model_name_or_path '`touch {trap}`'"
+        " --dataset_name a.json"
+    )
     import_launch(write(tmp_path / "x.sh", script))
     assert not trap.exists()
     assert parse_arguments("python x.py --name 'it is") == {"name": ["'it", "is"]}
@@ -142,6 +183,19 @@ def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
         (
             "python x.py --task_type rec --model_name_or_path m/m --data_file_paths a:b --image_folders c",
             "2 data files",
+        ),
+        ("python x.py --task_type rec --model_name_or_path m/m --dataset_name a.json --seed x", "--seed x: expected a"),
+        (
+            "python x.py --task_type rec --model_name_or_path m/m --dataset_name a.json --beta 0.1 0.2",
+            "expected a number",
+        ),
+        (
+            "python x.py --task_type rec --model_name_or_path m/m --dataset_name a.json --max_pixels",
+            "expected a number",
+        ),
+        (
+            "python x.py --task_type rec --model_name_or_path m/m --dataset_name a.json --max_pixels 0.5",
+            "a whole number",
         ),
     ],
 )

@@ -8,6 +8,7 @@ KIND: plain, fsdp2, zero2 or zero3. The first process writes OUT/seen.json: who 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import sys
@@ -124,6 +125,9 @@ def main() -> None:
     seen = run_guarded(
         lambda: run(recipe_file, out, kind, [item for item in overrides if item != "--resume"], resume=resume)
     )
+    from torch.nn.parallel import DistributedDataParallel
+
+    seen["wrappers_left"] = sum(isinstance(each, DistributedDataParallel) for each in gc.get_objects())
     if os.environ.get("RANK", "0") == "0":
         Path(out, "seen.json").write_text(json.dumps(seen))
 

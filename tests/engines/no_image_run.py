@@ -38,8 +38,8 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [sum(token % 7 for token in tokens) / 7 / max(1, len(tokens)) for tokens in completion_ids]
 
 
-def main() -> None:
-    model_path, out, kind = sys.argv[1:4]
+def train(model_path: str, out: str, kind: str) -> None:
+    """Two steps."""
     torch.set_num_threads(1)
     if kind == "fsdp2":
         os.environ.update(gloo_run.FSDP2)
@@ -71,9 +71,9 @@ def main() -> None:
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
         kind_seen = str(trainer.accelerator.distributed_type).rpartition(".")[2]
         Path(out, "seen.json").write_text(json.dumps({"distributed_type": kind_seen, "logs": logs}))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    from perception_r1.train.distributed import run_guarded
+
+    run_guarded(lambda: train(*sys.argv[1:4]))

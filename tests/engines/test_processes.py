@@ -50,6 +50,7 @@ def test_ddp_is_one_process(digits_recipe: Path, alone: Any, launch: Any, tmp_pa
     done = launch(str(SCRIPT), str(digits_recipe), str(out), "plain", HALF)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (seen(out)["num_processes"], seen(out)["distributed_type"]) == (2, "MULTI_CPU")
+    assert seen(out)["wrappers_left"] == 0  # see leave_together
     check(metrics(out), alone)
     files = sorted((out / "rollouts").iterdir())
     assert [file.name for file in files[:2]] == ["step-000001-rank1.parquet", "step-000001.parquet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -149,9 +150,15 @@ def run_guarded(stage: Callable[[], T]) -> T:
 
 
 def leave_together() -> None:
-    """End the process group after everybody has arrived; gloo aborts a process whose peer went first."""
+    """End the process group after everybody has arrived; gloo aborts a process whose peer went first.
+
+    What is left of the trainer goes first: where DDP's reducer holds the group's last reference, it waits for gloo's
+    threads with the interpreter locked, and one of them may wait for the interpreter (torch 2.13: a process that never
+    ends, now and then).
+    """
     import torch.distributed as dist
 
+    gc.collect()
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,13 +1,12 @@
-"""Launch scripts of PR1 and VLM-R1, and VLM-R1's data YAML, as a recipe.
+"""Arguments of a launch script, or a data YAML of VLM-R1, as the values of a recipe.
 
-A script is read, never run: variables that it assigns are filled in, ``--key value`` arguments collected. Those that
-TRL has are passed on under ``grpo``; what has no counterpart is said in a note, never dropped in silence.
+Arguments that TRL has are passed on under ``grpo``. What would change the run and has no counterpart is said in a note,
+never dropped in silence.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,50 +16,26 @@ import yaml
 
 from perception_r1.config import parse_recipe
 from perception_r1.errors import RecipeError
+from perception_r1.importer.shell import parse_arguments
+
+_NUMBERS = {
+    "learning_rate", "num_generations", "max_completion_length", "per_device_train_batch_size", "temperature", "top_p",
+    "top_k", "min_p", "repetition_penalty", "gradient_accumulation_steps", "logging_steps", "num_train_epochs",
+    "max_steps", "save_steps", "seed", "data_seed", "save_total_limit", "beta", "num_iterations", "epsilon",
+    "epsilon_high", "warmup_steps", "weight_decay", "max_grad_norm", "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size", "delta", "ddp_timeout", "dataloader_num_workers", "adam_beta1", "adam_beta2",
+    "adam_epsilon",
+}  # fmt: skip
+"""Arguments with a number that TRL has too."""
 
 _PASSED = {
-    "learning_rate",
-    "num_generations",
-    "max_completion_length",
-    "per_device_train_batch_size",
-    "temperature",
-    "top_p",
-    "gradient_accumulation_steps",
-    "logging_steps",
-    "bf16",
-    "fp16",
-    "num_train_epochs",
-    "max_steps",
-    "save_steps",
-    "seed",
-    "save_only_model",
-    "save_total_limit",
-    "save_strategy",
-    "beta",
-    "num_iterations",
-    "epsilon",
-    "epsilon_high",
-    "top_k",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "report_to",
-    "run_name",
-    "data_seed",
-    "use_vllm",
-    "vllm_mode",
-    "vllm_gpu_memory_utilization",
-    "loss_type",
-    "scale_rewards",
-    "delta",
-    "ddp_timeout",
-    "dataloader_num_workers",
-    "adam_beta1",
-    "adam_beta2",
-    "max_prompt_length",
-}
+    "bf16", "fp16", "tf32", "save_only_model", "save_strategy", "lr_scheduler_type", "report_to", "use_vllm",
+    "vllm_mode", "loss_type", "scale_rewards", "optim",
+}  # fmt: skip
 _RENAMED = {"gradient_checkpointing": "activation_checkpointing", "warmup_ratio": "warmup_steps"}
+_OLD_DEFAULTS = {"beta": 0.04, "loss_type": "grpo", "use_bias_correction_kl": False, "max_completion_length": 256}
+"""What their trainers do where a script says nothing, and TRL's defaults have changed since."""
+
 _LORA = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
@@ -68,47 +43,18 @@ _LORA = {
     "lora_target_modules": "target_modules",
 }
 _SILENT = {
-    "output_dir",
-    "nproc_per_node",
-    "nnodes",
-    "node_rank",
-    "master_addr",
-    "master_port",
-    "run_name",
-    "standalone",
-    "max_prompt_length",
-    "lora_task_type",
-    "use_peft",
-    "torch_dtype",
-    "answer_template",
-    "dataset_config",
-    "system_prompt",
-    "overwrite_output_dir",
-    "skip_special_tokens",
-    "gradient_checkpointing_kwargs",
-}
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "nproc_per_node", "nnodes", "node_rank",
+    "master_addr", "master_port", "standalone", "max_prompt_length", "lora_task_type", "use_peft", "torch_dtype",
+    "answer_template", "dataset_config", "system_prompt", "skip_special_tokens", "gradient_checkpointing_kwargs",
+    "remove_unused_columns", "is_reward_customized_from_vlm_module",
+}  # fmt: skip
+"""What the launcher, the run's folder, the task or the processor settle here."""
+
 _READ = {
-    "model_name_or_path",
-    "dataset_name",
-    "image_dir",
-    "image_root",
-    "data_file_paths",
-    "image_folders",
-    "task_type",
-    "reward_funcs",
-    "question_template",
-    "system_prompt_template",
-    "answer_key",
-    "train_sample_size",
-    "max_pixels",
-    "min_pixels",
-    "freeze_vision_modules",
-    "attn_implementation",
-    "deepspeed",
-    "is_reward_customized_from_vlm_module",
-    "reward_method",
-    "val_split_ratio",
-}
+    "model_name_or_path", "dataset_name", "image_dir", "image_root", "data_file_paths", "image_folders", "task_type",
+    "reward_funcs", "reward_method", "question_template", "system_prompt_template", "answer_key", "train_sample_size",
+    "max_pixels", "min_pixels", "freeze_vision_modules", "attn_implementation", "deepspeed",
+}  # fmt: skip
 _TASKS = {
     "rec": "grounding",
     "grounding": "grounding",
@@ -120,8 +66,6 @@ _TASKS = {
     "weighted_sum": "detection",
     "ocr": "ocr",
 }
-_ASSIGNMENT = re.compile(r"^\s*(?:export\s+|local\s+|declare\s+)?([A-Za-z_]\w*)(\+?=)(.*)$")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)")
 
 
 @dataclass
@@ -166,55 +110,6 @@ def import_launch(path: str | Path, *, task: str | None = None, model: str | Non
     return found
 
 
-def parse_arguments(script: str) -> dict[str, Any]:
-    """``--key value`` arguments of the commands in a shell script; several values give a list, none gives True.
-
-    Example:
-        >>> parse_arguments("N=8\\ntorchrun --nproc_per_node=$N x.py --bf16 --reward_funcs a b")
-        {'nproc_per_node': '8', 'bf16': True, 'reward_funcs': ['a', 'b']}
-    """
-    variables: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    for line in re.sub(r"\\\r?\n", " ", script).splitlines():
-        if line.lstrip().startswith("#"):
-            continue
-        assignment = _ASSIGNMENT.match(line)
-        if assignment and "--" not in line.split("=", 1)[0]:
-            name, operator, value = assignment.groups()
-            text = " ".join(_words(_expand(value, variables)))
-            variables[name] = variables.get(name, "") + text if operator == "+=" else text
-            continue
-        key = None
-        for word in _words(_expand(line, variables)):
-            if re.match(r"--[A-Za-z_]", word):
-                key, equals, value = word[2:].partition("=")
-                found[key] = value if equals else True
-            elif word in ("|", ">", ">>", "2>&1", "&", "&&", ";", "tee") or (key is not None and word.endswith(".py")):
-                key = None
-            elif key is not None:
-                before = found[key]
-                found[key] = word if before is True else [*([before] if isinstance(before, str) else before), word]
-    return found
-
-
-def _expand(text: str, variables: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name, default, short = match.groups()
-        known = variables.get(name or short)
-        if known is not None:
-            return known
-        return _expand(default, variables).strip("\"'") if default is not None else match.group()
-
-    return _VARIABLE.sub(value, text)
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text, comments=True)
-    except ValueError:  # an unbalanced quote somewhere in the script
-        return text.split()
-
-
 def _recipe(arguments: dict[str, Any], path: Path, task: str | None, scripts: str) -> Imported:
     pr1 = any("pr1_" in str(arguments.get(key, "")) for key in ("reward_funcs", "question_template", "answer_template"))
     task = task or _task(arguments, path, scripts)
@@ -234,25 +129,35 @@ def _recipe(arguments: dict[str, Any], path: Path, task: str | None, scripts: st
         asked = arguments.get("reward_funcs", "accuracy format")
         notes.append(f"reward: {_text(asked)} is scored by our robust preset, format included")
         notes.append("thinking: VLM-R1 asks for <think> and <answer>; set thinking: false to ask without")
-    values["data"] = {"seed": int(arguments.get("data_seed", arguments.get("seed", 0)))}
+    seed = _whole(arguments, "data_seed", path)
+    seed = _whole(arguments, "seed", path) if seed is None else seed
+    values["data"] = {"seed": seed or 0}
     values["data"]["train"] = _sources(arguments, path, task, pr1, notes)
-    image = {key: int(float(arguments[key])) for key in ("min_pixels", "max_pixels") if key in arguments}
-    if image:
-        values["image"] = image
+    limits = {key: _whole(arguments, key, path) for key in ("min_pixels", "max_pixels")}
+    if any(limits.values()):
+        values["image"] = {key: value for key, value in limits.items() if value is not None}
     if _yes(arguments.get("freeze_vision_modules", False)):
         values["freeze_vision"] = True
-    values["grpo"] = _grpo(arguments, notes)
+    values["grpo"] = _grpo(arguments, path, notes)
     lora = {name: _scalar(arguments[key]) for key, name in _LORA.items() if key in arguments}
+    for key, name in list(_LORA.items())[:3]:
+        if name in lora:
+            lora[name] = _number(arguments, key, path)
     if _yes(arguments.get("use_peft", False)) or lora:
         values["lora"] = {"target_modules": "all-linear", **lora}
     if "deepspeed" in arguments:
-        notes.append(f"deepspeed: {arguments['deepspeed']}: launch with accelerate and recipes/engines/zero3.yaml")
+        stage = "zero2" if "2" in Path(_text(arguments["deepspeed"])).name else "zero3"
+        notes.append(
+            f"deepspeed: accelerate launch --config_file configs/accelerate/{stage}.yaml -m perception_r1 train …"
+        )
+    if unset := sorted(set(re.findall(r"\$[({]?\w+[)}]?|<[^<>\n]+>", str(values)))):
+        notes.append(f"the script does not set {', '.join(unset)}: fill in")
     notes.append("data: look at the rows before training: pr1 data show, pr1 check")
     return found
 
 
 def _task(arguments: Mapping[str, Any], path: Path, scripts: str) -> str:
-    for key in ("task_type", "question_template", "reward_funcs"):
+    for key in ("task_type", "question_template", "reward_funcs", "reward_method"):
         for word in re.split(r"[\s_,]+", _text(arguments.get(key, ""))):
             if word.lower() in _TASKS:
                 return _TASKS[word.lower()]
@@ -268,12 +173,13 @@ def _sources(arguments: Mapping[str, Any], path: Path, task: str, pr1: bool, not
         options["coordinates"] = "norm1000"
     elif pr1 and task == "detection":
         options["coordinates"] = "resized"
-        if "max_pixels" in arguments:
-            options["max_pixels"] = int(float(arguments["max_pixels"]))
+        limit = _whole(arguments, "max_pixels", path)
+        if limit is not None:
+            options["max_pixels"] = limit
     key = arguments.get("answer_key")
     if isinstance(key, str) and key != "solution":
         options["answer"] = key
-    count = int(arguments["train_sample_size"]) if "train_sample_size" in arguments else None
+    count = _whole(arguments, "train_sample_size", path)
     if isinstance(arguments.get("data_file_paths"), str):
         files = str(arguments["data_file_paths"]).split(":")
         folders = str(arguments.get("image_folders", "")).split(":")
@@ -303,6 +209,8 @@ def _data_yaml(
         return [{"source": "records", "path": name}]
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{file}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("datasets"), list):
@@ -334,14 +242,14 @@ def _source(file: str, images: str | None, options: dict[str, Any], count: int |
     return found
 
 
-def _grpo(arguments: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _grpo(arguments: Mapping[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
+    found = dict(_OLD_DEFAULTS)
     for key, value in arguments.items():
-        if key in _SILENT or key in _LORA or key == "seed_worker":
-            continue
-        if key in _PASSED or key in _RENAMED:
+        if key in _NUMBERS or key == "warmup_ratio":
+            found[_RENAMED.get(key, key)] = _number(arguments, key, path)
+        elif key in _PASSED or key in _RENAMED:
             found[_RENAMED.get(key, key)] = _scalar(value)
-        elif key not in _READ:
+        elif key not in _READ and key not in _SILENT and key not in _LORA:
             notes.append(f"--{key} {_text(value)}: not carried over")
     attention = arguments.get("attn_implementation")
     if isinstance(attention, str):
@@ -363,6 +271,23 @@ def _scalar(value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+def _number(arguments: Mapping[str, Any], key: str, path: Path) -> Any:
+    value = "" if arguments[key] is True else _scalar(arguments[key])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RecipeError(f"{path}: --{key} {_text(arguments[key] if value != '' else '')}: expected a number")
+    return value
+
+
+def _whole(arguments: Mapping[str, Any], key: str, path: Path) -> int | None:
+    """An argument that is a whole number, perhaps written as ``1e6``; None where it is not given."""
+    if key not in arguments:
+        return None
+    value = _number(arguments, key, path)
+    if value != int(value) or value < 0:
+        raise RecipeError(f"{path}: --{key} {_text(arguments[key])}: expected a whole number")
+    return int(value)
 
 
 def _yes(value: Any) -> bool:
