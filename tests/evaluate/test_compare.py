@@ -5,7 +5,7 @@ import json
 import pytest
 
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.compare import compare_runs
+from perception_r1.evaluate.compare import compare_runs, paired_folders
 from perception_r1.evaluate.run import evaluate
 from perception_r1.tasks import make_task
 from perception_r1.types import BoxTarget, Completion, Sample
@@ -80,6 +80,16 @@ def test_what_cannot_be_compared(tmp_path):
     run = _run(tmp_path / "a", [RIGHT], "m")
     with pytest.raises(UserError, match="holds no evaluation"):
         compare_runs(run, tmp_path / "empty")
+
+
+def test_folders_of_several_evaluations_are_paired_by_name(tmp_path):
+    for name in ("a/x", "a/y", "b/y", "b/z", "c/w"):
+        _run(tmp_path / name, [RIGHT], "m")
+    a, b, c = (tmp_path / name for name in "abc")
+    assert paired_folders(a, b) == [("y", a / "y", b / "y")]
+    assert paired_folders(a / "x", b / "y") == [("", a / "x", b / "y")]
+    with pytest.raises(UserError, match=r"hold no evaluation of one name \(x, y; w\)"):
+        paired_folders(a, c)
 
 
 def test_coco_figures_are_paired(tmp_path):

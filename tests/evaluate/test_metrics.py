@@ -28,7 +28,7 @@ def test_grounding_by_hand():
         (_sample("0.5", [target]), _record([(0, 0, 10, 5)])),  # at the threshold counts: IoU ≥ 0.5
         (_sample("first box counts", [target]), _record([(50, 50, 60, 60), target])),
         (_sample("unusable first entry", [target]), _record([None, target])),
-        (_sample("unreadable", [target]), _record(status="malformed", reward=0.0)),
+        (_sample("unreadable", [target]), _record(status="malformed", reward=0.0, reason="unreadable: no box")),
         (_sample("nothing there, said so"), _record(status="empty", reward=1.0)),
         (_sample("nothing there, made up"), _record([target], reward=0.0)),
     ]
@@ -42,7 +42,7 @@ def test_grounding_by_hand():
     # centres: (5, 4) and (5, 2.5) lie inside, so "0.8" and "0.5" hit
     assert values["center_acc"] == 5 / 8
     assert summary["primary"] == "acc@0.5"
-    assert summary["unparsable"] == {"malformed": 1}
+    assert summary["unparsable"] == {"unreadable: no box": 1}
     for entry in summary["metrics"].values():
         assert entry["low"] <= entry["value"] <= entry["high"]
 

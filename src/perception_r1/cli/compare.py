@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,25 +29,34 @@ def compare(
     seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Compare two evaluations, sample by sample.
+    """Compare two evaluations, sample by sample; of folders that hold several, those of one name.
 
     Differences with paired bootstrap intervals, McNemar's exact test and its mid-p value, and the samples that changed.
     Files of labels are JSON lines with "id" and "right", as people make who read answers one by one.
     """
     import json
+    from dataclasses import asdict
 
-    from perception_r1.evaluate.compare import compare_runs
+    from perception_r1.evaluate.compare import compare_runs, paired_folders
     from perception_r1.evaluate.results import write_lines
 
-    found = compare_runs(a, b, right_from=right_from, seed=seed)
+    pairs = paired_folders(a, b)
+    found = [(name, compare_runs(*sides, right_from=right_from, seed=seed)) for name, *sides in pairs]
     if out is not None:
-        write_lines(out, (change for change in found.to_dict()["changes"]))
+        write_lines(out, (_named(name, asdict(change)) for name, part in found for change in part.changes))
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        made = [_named(name, part.to_dict()) for name, part in found]
+        typer.echo(json.dumps(made[0] if len(made) == 1 else made, ensure_ascii=False))
         return
-    typer.echo(comparison_text(found, changed))
+    for name, part in found:
+        text = comparison_text(part, changed)
+        typer.echo(f"{name}\n{text}\n" if name else text)
     if out is not None:
         typer.echo(f"changed samples: {out}")
+
+
+def _named(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {"evaluation": name, **row} if name else row
 
 
 def comparison_text(found: Comparison, changed: int = 20) -> str:

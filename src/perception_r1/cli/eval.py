@@ -207,16 +207,19 @@ def eval_command(
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """Metrics as aligned text: the primary one first, values with their intervals."""
+    """Metrics as aligned text: the primary one, or those of the papers' tables first, values with their intervals."""
+    from perception_r1.evaluate.benchmarks import BENCHMARKS
+
     what = metrics.get("benchmark") or metrics["task"]
     lines = [f"{metrics['model']} · {what} · {metrics['n_scored']} of {metrics['n']} samples scored"]
-    primary = metrics["primary"]
-    names = sorted(metrics["metrics"], key=lambda name: name != primary)
+    published = BENCHMARKS[metrics["benchmark"]].columns if metrics.get("benchmark") in BENCHMARKS else {}
+    marks = dict.fromkeys(published, "in the papers' tables") or {metrics["primary"]: "primary"}
+    names = sorted(metrics["metrics"], key=lambda name: name not in marks)
     width = max((len(name) for name in names), default=0)
     for name in names:
         entry = metrics["metrics"][name]
         span = f"   [{entry['low']:.4f}, {entry['high']:.4f}]" if "low" in entry else ""
-        lines.append(f"  {name:<{width}}  {entry['value']:8.4f}{span}{'   ← primary' if name == primary else ''}")
+        lines.append(f"  {name:<{width}}  {entry['value']:8.4f}{span}{f'   ← {marks[name]}' if name in marks else ''}")
     if metrics["unparsable"]:
         lines.append("  not usable: " + ", ".join(f"{reason} {n}" for reason, n in metrics["unparsable"].items()))
     return "\n".join(lines)

@@ -123,6 +123,24 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     )  # fmt: skip
 
 
+def paired_folders(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
+    """What there is to compare: the two themselves, named "", or the evaluations of equal names in both.
+
+    The second is what ``pr1 eval`` writes for a group of benchmarks.
+
+    Raises:
+        UserError: folders of evaluations that have no name in common.
+    """
+    a, b = Path(a), Path(b)
+    inside = [sorted(path.parent.name for path in place.glob(f"*/{SAMPLES}")) for place in (a, b)]
+    if not all(inside) or any((place / SAMPLES).is_file() for place in (a, b)):
+        return [("", a, b)]
+    common = [name for name in inside[0] if name in inside[1]]
+    if not common:
+        raise UserError(f"{a}, {b}: hold no evaluation of one name ({', '.join(inside[0])}; {', '.join(inside[1])})")
+    return [(name, a / name, b / name) for name in common]
+
+
 def _metrics(
     task: str, pairs: tuple[list[Scored], list[Scored]], values: Sequence[Mapping[str, Any]], seed: int
 ) -> tuple[dict[str, dict[str, float]], list[str]]:

@@ -84,7 +84,8 @@ def _of_file(path: Path) -> Iterator[LmmsResult]:
         if not isinstance(figures, dict):
             continue
         values = {key.split(",")[0]: value for key, value in figures.items() if _number(value)}
-        size = sizes.get(task) if isinstance(sizes.get(task), dict) else {}
+        size = sizes.get(task)
+        size = size if isinstance(size, dict) else {}
         yield from _of_task(model, str(task), values, int(size.get("effective", 0)), int(size.get("original", 0)))
 
 

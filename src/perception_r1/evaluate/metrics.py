@@ -187,7 +187,7 @@ def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
 
 
 def unparsable(scored: Sequence[Scored]) -> dict[str, int]:
-    """Why answers gave nothing usable, most frequent first, with counts (what the record says where it is unreadable)."""
+    """Why answers gave nothing usable, most frequent first, with counts; unreadable ones by what is wrong with them."""
     counts: Counter[str] = Counter()
     for sample, record in scored:
         if record.reward is None:
