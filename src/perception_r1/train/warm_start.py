@@ -2,8 +2,8 @@
 
 Two stages. The vision tower alone learns which digit lies on each of its patches and which token names it (every VLM
 starts from a pre-trained, aligned encoder; from the few labels in answers it would take hours). Then a plain loop:
-fresh scenes of one digit, then one or two, then one to three, all four tasks mixed in every batch, cross entropy on the
-answer. Scenes of more than three digits are all but unseen (one in eighty of the last 160 steps): they are what
+fresh scenes of one digit, then one or two, then (the last 100 steps) one to three, all four tasks mixed in every batch,
+cross entropy on the answer. Scenes of more than three digits are all but unseen (3 % of those last steps): they are what
 reinforcement learning is for.
 """
 
@@ -48,14 +48,14 @@ class WarmStartConfig:
     vision_steps: int = 1200
     vision_batch: int = 64
     vision_learning_rate: float = 8e-3
-    steps: int = 1400
+    steps: int = 1200
     mix: tuple[tuple[TaskName, int], ...] = (("grounding", 32), ("counting", 10), ("detection", 16), ("ocr", 16))
-    stages: tuple[tuple[float, int], ...] = ((0.09, 1), (0.85, 2), (1.0, 3))
+    stages: tuple[tuple[float, int], ...] = ((0.1, 1), (1.0, 2))
     learning_rate: float = 4e-3
     tower_share: float = 0.25
-    last_steps: int = 160
+    last_steps: int = 100
     last_learning_rate: float = 2e-3
-    rare: float = 0.012
+    rare: float = 0.03
     warmup: int = 50
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
