@@ -152,6 +152,17 @@ def test_a_server_that_is_gone_is_given_up_and_said_so():
     assert "is down" in str(found[-1][1])
 
 
+def test_an_address_where_nothing_ever_answered_is_given_up_sooner_than_a_server_that_broke_down():
+    with ChatDouble(lambda body, n: "ok") as double:
+        url = double.url
+    retry = Retry(attempts=9, base_s=0.001, max_s=0.02, breaker_failures=2, breaker_pause_s=0.2, breaker_trips=10_000)
+    start = time.monotonic()
+    found = list(ChatServer(url, "m", retry=retry, concurrency=2).stream((n, ask(str(n))) for n in range(5)))
+    assert time.monotonic() - start < 5
+    assert found[-1][1].kind == "down"
+    assert "cannot be reached (connection refused)" in str(found[-1][1])
+
+
 def test_log_probabilities_usage_and_finish_reason():
     logprobs = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}, {"token": "b", "logprob": -1}]}
     answer = completion("ab", "length", logprobs=logprobs)

@@ -178,16 +178,15 @@ class ChatServer:
             try:
                 reply = await transport.ask(body, limit_s, attempt)
             except ChatError as error:
-                # A refusal is an answer: the server is well.
-                self._breaker.leave(error.kind == "refused", is_probe, str(error))
+                self._breaker.leave(is_probe, error)
                 if error.kind == "refused" or attempt >= self.retry.attempts:
                     raise
                 if error.kind == "timeout":
                     limit_s = min(2 * limit_s, self.retry.patience * self.timeout_s)
                 await asyncio.sleep(max(min(error.retry_after_s, self.retry.max_s), self.retry.pause(attempt)))
             except BaseException:  # cancelled, or a mistake in the request that never left
-                self._breaker.leave(None, is_probe, "")
+                self._breaker.cancelled(is_probe)
                 raise
             else:
-                self._breaker.leave(True, is_probe, "")
+                self._breaker.leave(is_probe, None)
                 return reply

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from perception_r1.openai_server.messages import ChatError
 
+_TRIPS_UNREACHED = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -23,7 +25,8 @@ class Retry:
             a server that is only slow would otherwise be asked for the same again and again, and get slower.
         breaker_failures: so many failed attempts without one success between hold everything back.
         breaker_pause_s: for so long, doubled each time (up to ``max_s``); then a single request tries.
-        breaker_trips: after so many pauses in a row the server counts as down.
+        breaker_trips: after so many pauses in a row the server counts as down; after two where it was never reached
+            at all (a wrong address).
     """
 
     attempts: int = 6
@@ -46,7 +49,7 @@ class Breaker:
         self.retry = retry
         self.failures = self.trips = 0
         self.open_until = 0.0
-        self.probing = False
+        self.probing = self.was_reached = False
         self.reason = ""
         self.lock = threading.Lock()
 
@@ -60,7 +63,8 @@ class Breaker:
             with self.lock:
                 if not self.trips:
                     return False
-                if self.trips > self.retry.breaker_trips:
+                most = self.retry.breaker_trips
+                if self.trips > (most if self.was_reached else min(most, _TRIPS_UNREACHED)):
                     raise ChatError(f"{url}: the server is down ({self.reason})", "down", 0)
                 wait = self.open_until - time.monotonic()
                 if wait <= 0 and not self.probing:
@@ -68,17 +72,24 @@ class Breaker:
                     return True
             await asyncio.sleep(min(max(wait, 0.02), 1.0))
 
-    def leave(self, well: bool | None, is_probe: bool, reason: str) -> None:
-        """After a request: it went well, or not, or was cancelled (None)."""
+    def leave(self, is_probe: bool, error: ChatError | None) -> None:
+        """After a request and what became of it. A refusal is an answer: the server is well."""
         with self.lock:
             if is_probe:
                 self.probing = False
-            if well:
+            self.was_reached = self.was_reached or error is None or error.kind != "unreachable"
+            if error is None or error.kind == "refused":
                 self.failures = self.trips = 0
-            elif well is False:
-                self.failures, self.reason = self.failures + 1, reason
+            else:
+                self.failures, self.reason = self.failures + 1, str(error).partition(": ")[2]
                 # Requests that were under way when it opened do not open it further.
                 if is_probe or (not self.trips and self.failures >= self.retry.breaker_failures):
                     pause = min(self.retry.max_s, self.retry.breaker_pause_s * 2**self.trips)
                     self.trips += 1
                     self.open_until = time.monotonic() + pause
+
+    def cancelled(self, is_probe: bool) -> None:
+        """After a request that came to no end, which says nothing of the server."""
+        with self.lock:
+            if is_probe:
+                self.probing = False

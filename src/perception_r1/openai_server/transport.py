@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -58,8 +59,7 @@ class Transport:
         except aiohttp.InvalidURL:
             raise ChatError(f"{url}: is no address of a server", "refused", attempt) from None
         except aiohttp.ClientError as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise ChatError(f"{url}: cannot be reached ({text})", "unreachable", attempt) from None
+            raise ChatError(f"{url}: cannot be reached ({_why(error)})", "unreachable", attempt) from None
         if status >= 400:
             raise _refusal(url, status, headers, raw, attempt)
         try:
@@ -71,6 +71,12 @@ class Transport:
     async def close(self) -> None:
         """Close the connections."""
         await self.session.close()
+
+
+def _why(error: aiohttp.ClientError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str], raw: bytes, attempt: int) -> ChatError:
