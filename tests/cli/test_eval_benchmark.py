@@ -165,3 +165,6 @@ def test_predict_through_a_server(pr1, data, tmp_path):
         code, out, err = pr1("predict", image, "--task", "counting", *options)
         assert (code, out) == (2, "")
         assert '--question "the red car"' in err
+        code, out, err = pr1("predict", image, "--task", "ocr", *options, "--backend", "replay")
+        assert (code, out) == (2, "")
+        assert "--backend replay: expected transformers, vllm, openai (replay has no model to ask)" in err

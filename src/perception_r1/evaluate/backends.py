@@ -50,6 +50,8 @@ def open_backend(
     Raises:
         UserError: an unknown backend, a missing package, no server named. ModelError: no such model.
     """
+    if backend not in BACKENDS[:-1]:
+        raise UserError(f"--backend {backend}: expected {', '.join(BACKENDS[:-1])} (replay has no model to ask)")
     common: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
         "repetition_penalty": decoding.repetition_penalty,
@@ -71,8 +73,6 @@ def open_backend(
         from perception_r1.models.processors import load_processor
 
         return VllmStreamer(model, load_processor(model), family, **common, engine=engine)
-    if backend != "transformers":
-        raise UserError(f"--backend {backend}: expected {', '.join(BACKENDS)}")
     import torch
 
     from perception_r1.evaluate.generate import TransformersGenerator
