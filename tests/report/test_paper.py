@@ -154,7 +154,11 @@ def test_results_of_lmms_eval(tmp_path):
                 "gpt_eval_score_stderr,none": "N/A",
             },
             "mmmu_val": {"mmmu_acc,none": 0.55, "mmmu_acc_stderr,none": 0.01},
-            "mmmu_pro_standard": {"mmmu_acc,none": 0.37},
+            "mmmu_pro": {"mmmu_acc,none": 0.37},
+            "mmmu_pro_standard": {"mmmu_acc,none": 0.4},
+            "mmvetv2": {"gpt_eval_score,none": 50.0},
+            "seedbench_2_plus": {"seed_all,none": 0.5},
+            "llava_in_the_wild_hindi": {"gpt_eval_llava_all,none": 50.0},
             "mmstar": {"average,none": 0.631},
             "mme": {"mme_cognition_score,none": 430.0, "mme_perception_score,none": 1473.9},
             "mathvista_testmini_cot": {"llm_as_judge_eval,none": 0.5},
@@ -173,6 +177,7 @@ def test_results_of_lmms_eval(tmp_path):
     path.write_text(json.dumps(document))
     found = {(result.table, result.column): result for result in read_lmms_results(tmp_path)}
     assert found["vpr", "mathvista"].value == 68.1
+    assert not found.keys() & {("general", "mmvet"), ("general", "seedbench"), ("general", "llava-bench")}
     assert found["vpr", "mmmu"].n == 900
     assert found["general", "mme/perception"].value == 1473.9
     assert {result.model for result in found.values()} == {"Qwen/Qwen2.5-VL-7B-Instruct"}
@@ -183,7 +188,11 @@ def test_results_of_lmms_eval(tmp_path):
     assert values == pytest.approx([68.1, 55.0, 37.0])
     assert ours["mmmu"]["low"] == pytest.approx(55 - 1.96)
     assert ours["mmstar"]["value"] == pytest.approx(63.1)
-    assert table.notes == ["Qwen/Qwen2.5-VL-7B-Instruct: mmstar on 8 of 1,500 samples"]
+    assert table.notes == [
+        "Qwen/Qwen2.5-VL-7B-Instruct: mmstar on 8 of 1,500 samples",
+        "Qwen/Qwen2.5-VL-7B-Instruct: by lmms-eval, mathvista_testmini_format (mathvista), "
+        "mmmu_pro (mmmu-pro), mmmu_val (mmmu), mmstar (mmstar)",
+    ]
     path.write_text("{")
     with pytest.raises(DataError, match="is not readable JSON"):
         read_lmms_results(tmp_path)

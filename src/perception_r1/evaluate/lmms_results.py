@@ -30,15 +30,13 @@ TASKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mathvista_testmini": ("vpr", "mathvista", ("llm_as_judge_eval", "gpt_eval_score", "acc_score")),
     "mathverse_testmini": ("vpr", "mathverse", ("gpt_eval_score", "acc_score")),
     "mathvision": ("vpr", "mathvision", ("mathvision_standard_eval", "llm_as_judge_eval", "acc_score")),
-    "wemath": ("vpr", "wemath", ("wemath_loose", "acc_score")),
+    "wemath_testmini": ("vpr", "wemath", ("wemath_loose", "acc_score")),
     "mmmu_pro": ("vpr", "mmmu-pro", ("mmmu_acc", "acc_score")),
     "mmmu_val": ("vpr", "mmmu", ("mmmu_acc", "acc_score")),
     "emma": ("vpr", "emma", ("emma_score",)),
 }
-# Parts and translations of a benchmark are not the benchmark.
-_OTHER = re.compile(
-    r"_(ko|cn|oc|lite|static|test_only|text_(dominant|lite|only)|vision_(dominant|intensive|only))(_|$)"
-)
+# What may follow the prefix: splits and prompts. Parts, translations and successors of a benchmark are not it.
+_SUFFIX = re.compile(r"(_(dev|test|img|full|reason_test|standard|vision|composite|cot|format|solution|reasoning))*")
 # Tasks with several figures of their own.
 _MME = {"mme_cognition_score": "mme/cognition", "mme_perception_score": "mme/perception"}
 
@@ -80,7 +78,7 @@ def _of_file(path: Path) -> Iterator[LmmsResult]:
     model = _model(document, path)
     sizes = document.get("n-samples") or {}
     # Of several prompts of one benchmark (MathVista's format, cot, solution) the plain one comes last, and is kept.
-    for task, figures in sorted(results.items(), key=lambda item: (str(item[0]).endswith("_format"), str(item[0]))):
+    for task, figures in sorted(results.items(), key=lambda item: _plainness(str(item[0]))):
         if not isinstance(figures, dict):
             continue
         values = {key.split(",")[0]: value for key, value in figures.items() if _number(value)}
@@ -91,7 +89,7 @@ def _of_file(path: Path) -> Iterator[LmmsResult]:
 
 def _of_task(model: str, task: str, values: Mapping[str, float], n: int, whole: int) -> Iterator[LmmsResult]:
     for metric, column in _MME.items():
-        if metric in values:
+        if task == "mme" and metric in values:
             yield LmmsResult(model, task, "general", column, float(values[metric]), None, n, whole, False)
     ours = next((benchmark for benchmark in BENCHMARKS.values() if benchmark.lmms_name == task), None)
     if ours is not None:
@@ -101,7 +99,7 @@ def _of_task(model: str, task: str, values: Mapping[str, float], n: int, whole: 
                 yield LmmsResult(model, task, ours.table, column, float(values[metric]), None, n, size, True)
         return
     prefix = max((name for name in TASKS if task.startswith(name)), key=len, default=None)
-    if prefix is None or _OTHER.search(task):
+    if prefix is None or not _SUFFIX.fullmatch(task.removeprefix(prefix)):
         return
     table, column, metrics = TASKS[prefix]
     name = next((metric for metric in metrics if metric in values), None)
@@ -111,6 +109,11 @@ def _of_task(model: str, task: str, values: Mapping[str, float], n: int, whole: 
     stderr = None if error is None else float(error)
     for place in (table, "vpr") if prefix == "mmstar" else (table,):  # MMStar is in both papers' tables
         yield LmmsResult(model, task, place, column, value, stderr, n, whole, value <= 1.0)
+
+
+def _plainness(task: str) -> tuple[bool, int, str]:
+    """Greater for the task that is the benchmark itself: the shorter name, and "…_format", lmms-eval's own choice."""
+    return task.endswith("_format"), -len(task), task
 
 
 def _model(document: Mapping[str, Any], path: Path) -> str:

@@ -29,8 +29,8 @@ TITLES = {
 }
 NAMES = {
     "refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "pixmo-count": "PixMo-Count",
-    "pageocr": "PageOCR", "coco2017": "COCO 2017", "general": "General understanding", "ablation": "Ablations",
-    "vpr": "Reasoning", "vpr-ablation": "Ablations",
+    "pageocr": "PageOCR", "coco2017": "COCO 2017", "general": "General understanding", "ablation": "Ablation",
+    "vpr": "Reasoning", "vpr-ablation": "Ablation",
 }  # fmt: skip
 # The row that an evaluation is held against, where it has one.
 REFERENCE = ("Perception-R1", "Perception-R1-7B", "full")
@@ -46,11 +46,11 @@ _ABLATION = {
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of a table; ``values`` by column, each with ``value`` and, of ours, ``low``, ``high``, ``n`` (samples that
-    were scored) and ``whole`` (samples of the whole benchmark)."""
+    were scored), ``whole`` (samples of the whole benchmark) and ``task`` (of lmms-eval, where that made it)."""
 
     name: str
     ours: bool
-    values: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, Mapping[str, Any]]
     detail: str = ""
 
 
@@ -122,7 +122,7 @@ def paper_tables(paper: str, folders: Iterable[str | Path]) -> list[Table]:
                 values = {c: entry for c, entry in by_table.get("vpr", {}).items() if c in raw[key]["columns"]}
             if values:
                 rows.append(Row(model, True, values))
-        notes = [note for row in rows if (note := _partial(row))]
+        notes = [note for row in rows for note in (_partial(row), _by_lmms_eval(row)) if note]
         tables.append(Table(key, raw[key]["title"], list(raw[key]["columns"]), rows, notes))
     if not any(table.has_ours for table in tables):
         known = f"their benchmarks: {', '.join(sorted(seen))}" if seen else "none of them names its benchmark"
@@ -150,9 +150,9 @@ def benchmark_folders(folders: Iterable[str | Path]) -> list[tuple[str, Path]]:
 
 def _ours(
     places: Sequence[Path],
-) -> tuple[dict[str, dict[str, dict[str, dict[str, float]]]], set[str]]:
+) -> tuple[dict[str, dict[str, dict[str, dict[str, Any]]]], set[str]]:
     """model → table → column → entry; and the benchmarks that were seen."""
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     seen: set[str] = set()
     for name, folder in benchmark_folders(places):
         metrics = read_json_file(folder / METRICS)
@@ -167,12 +167,12 @@ def _ours(
     for place in places:
         for result in read_lmms_results(place):
             seen.add(result.task)
-            entry = {"value": 100 * result.value if result.is_share else result.value}
-            entry |= {"n": result.n, "whole": result.whole}
+            made: dict[str, Any] = {"value": 100 * result.value if result.is_share else result.value}
+            made |= {"n": result.n, "whole": result.whole, "task": result.task}
             if result.stderr is not None:
                 half = 1.96 * result.stderr * (100 if result.is_share else 1)
-                entry |= {"low": entry["value"] - half, "high": entry["value"] + half}
-            found.setdefault(result.model, {}).setdefault(result.table, {})[result.column] = entry
+                made |= {"low": made["value"] - half, "high": made["value"] + half}
+            found.setdefault(result.model, {}).setdefault(result.table, {})[result.column] = made
     return found, seen
 
 
@@ -185,6 +185,16 @@ def _partial(row: Row) -> str:
             parts.setdefault((n, whole), []).append(column)
     said = "; ".join(f"{', '.join(columns)} on {n:,} of {whole:,} samples" for (n, whole), columns in parts.items())
     return said and f"{row.name}: {said}"
+
+
+def _by_lmms_eval(row: Row) -> str:
+    """Which task of lmms-eval each figure is of: there are several to a benchmark."""
+    tasks: dict[str, list[str]] = {}
+    for column, entry in row.values.items():
+        if "task" in entry:
+            tasks.setdefault(entry["task"], []).append(column)
+    said = ", ".join(f"{task} ({', '.join(columns)})" for task, columns in tasks.items())
+    return said and f"{row.name}: by lmms-eval, {said}"
 
 
 def _published_row(row: Mapping[str, Any]) -> Row:

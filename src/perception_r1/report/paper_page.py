@@ -69,7 +69,8 @@ def markdown(paper: str, tables: Sequence[Table]) -> str:
     for table in tables:
         if not table.has_ours:
             continue
-        lines += [f"## {table.name}: {_plain(table.title)}", ""]
+        named = "" if table.title.startswith(table.name) else f"{table.name}: "
+        lines += [f"## {named}{_plain(table.title)}", ""]
         lines.append("| method | " + " | ".join(table.columns) + " |")
         lines.append("|---|" + "---:|" * len(table.columns))
         for row in table.rows:
