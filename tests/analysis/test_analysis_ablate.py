@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from perception_r1.analysis.ablate import Job, job_recipe, jobs_of, load_grid
+from perception_r1.analysis.ablate import job_recipe
+from perception_r1.analysis.grid import Job, jobs_of, load_grid
 from perception_r1.analysis.grid_table import (
     direction,
     grid_rows,

@@ -40,6 +40,15 @@ def test_the_published_mean_is_one_image():
     assert found["median_log"] == pytest.approx(math.log(5040))
 
 
+def test_figures_of_perplexity_by_hand():
+    # 1!, 2!, 3!, 4! = 1, 2, 6, 24: mean 33/4, median (2 + 6)/2; logs 0, ln 2, ln 6, ln 24, whose sum is ln 288.
+    found = perceptual_perplexity([counting(n) for n in (3, 1, 4, 2)])
+    assert found["mean"] == pytest.approx(8.25) and found["median"] == pytest.approx(4)
+    assert found["mean_log"] == pytest.approx(math.log(288) / 4)
+    assert found["median_log"] == pytest.approx(math.log(12) / 2)
+    assert found["objects"] == {"mean": 2.5, "median": 2.5, "max": 4}
+
+
 def test_no_number_is_too_large():
     found = perceptual_perplexity([counting(300)])
     assert found["mean"] is None
@@ -145,6 +154,11 @@ def test_command_with_a_model(tmp_path):
     again = CliRunner().invoke(app, ["diagnose", str(out), "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["groups"]["reward"] == found["groups"]["reward"]
+    for option in (["--model", "x"], ["--data-only"], ["--set", "task=ocr"]):
+        refused = CliRunner().invoke(app, ["diagnose", str(out), *option])
+        assert refused.exit_code == 2 and option[0] in refused.output
+    refused = CliRunner().invoke(app, [*arguments, "--resume", "--batch-size", "3"])
+    assert refused.exit_code == 2 and "sampling" in refused.output
 
 
 def test_the_models_own_perplexity_is_that_of_its_loss(tmp_path):

@@ -86,8 +86,10 @@ def plan_stages(
         raise UserError(f"{len(rollouts)} stages need {len(rollouts) - 1} edges, from high to low, for example 0.7,0.3")
     scores = question_scores(groups, by=by, most=most)
     latest = {group.sample.id: group for group in groups}
-    solved = [] if keep_solved else [key for key in scores if group_verdict(latest[key], most) == "drop"]
-    left = sorted((value for key, value in scores.items() if key not in set(solved)), key=lambda pair: -pair[1])
+    solved = (
+        {} if keep_solved else {key: scores[key][0] for key in scores if group_verdict(latest[key], most) == "drop"}
+    )
+    left = sorted((value for key, value in scores.items() if key not in solved), key=lambda pair: -pair[1])
     n = len(rollouts)
     if edges is None:
         cuts = [round(i * len(left) / n) for i in range(n + 1)]
@@ -107,7 +109,7 @@ def plan_stages(
         )
         for part, number in zip(parts, rollouts, strict=True)
     ]
-    return stages, [scores[key][0] for key in solved]
+    return stages, list(solved.values())
 
 
 def write_stages(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_r1.analysis.ablate import Grid, Job, Published, jobs_of
+from perception_r1.analysis.grid import Grid, Job, Published, jobs_of
 from perception_r1.evaluate.metrics import columns
 from perception_r1.evaluate.results import read_json_file, read_results
 

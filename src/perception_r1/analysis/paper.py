@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.ablate import Grid, jobs_of
+from perception_r1.analysis.grid import Grid, jobs_of
 from perception_r1.analysis.grid_table import Row, markdown
 from perception_r1.data.files import atomic_write
 from perception_r1.evaluate.results import read_json_file, read_lines

@@ -38,7 +38,8 @@ def perceptual_perplexity(samples: Sequence[Sample]) -> dict[str, Any]:
 
     Returns:
         ``n``; ``objects`` {mean, median, max}; ``log_mean`` (log of the mean of n!, by log-sum-exp: the mean itself may
-        be larger than a float), ``mean`` (None where it is), ``median``, ``mean_log`` and ``median_log`` of log n!.
+        be larger than a float), ``mean`` (None where it is); the same of the median, ``log_median`` and ``median``;
+        ``mean_log`` and ``median_log`` of log n!.
 
     Example:
         >>> from perception_r1.types import CountTarget
@@ -49,19 +50,25 @@ def perceptual_perplexity(samples: Sequence[Sample]) -> dict[str, Any]:
     logs = sorted(log_matchings(sample) for sample in samples)
     if not logs:
         return {"n": 0}
-    top = logs[-1]
-    log_mean = top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+    log_mean = _log_mean(logs)
     counts = [0 if isinstance(s.target, (TextTarget, AnswerTarget)) else target_count(s) for s in samples]
-    median_log = statistics.median(logs)
+    middle = logs[(len(logs) - 1) // 2], logs[len(logs) // 2]
     return {
         "n": len(logs),
         "objects": {"mean": statistics.fmean(counts), "median": statistics.median(counts), "max": max(counts)},
         "mean": exp_or_none(log_mean),
-        "median": exp_or_none(statistics.median_low(logs)),
+        "median": exp_or_none(_log_mean(middle)),
         "log_mean": log_mean,
         "mean_log": statistics.fmean(logs),
-        "median_log": median_log,
+        "log_median": _log_mean(middle),
+        "median_log": statistics.fmean(middle),
     }
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    """The logarithm of the mean of what the logarithms stand for."""
+    top = max(logs)
+    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
 
 
 def exp_or_none(value: float) -> float | None:

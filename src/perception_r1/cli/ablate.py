@@ -42,7 +42,8 @@ def ablate(
     """
     import json
 
-    from perception_r1.analysis.ablate import jobs_of, load_grid, run_grid
+    from perception_r1.analysis.ablate import run_grid
+    from perception_r1.analysis.grid import jobs_of, load_grid
     from perception_r1.analysis.grid_table import grid_rows, markdown, read_published
     from perception_r1.analysis.runs import read_settings
     from perception_r1.errors import UserError

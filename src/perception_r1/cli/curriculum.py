@@ -69,7 +69,7 @@ def curriculum(
             f"stage {number}: {len(stage.samples):>6} questions, {by} {stage.high:.3f} to {stage.low:.3f} "
             f"(mean {stage.mean:.3f}), {stage.rollouts:>3} rollouts a prompt   {file}"
         )
-    typer.echo(f"left out: {len(solved)} questions that are answered right already")
+    typer.echo(f"left out: {len(solved)} questions that have nothing left to teach")
     typer.echo(f"next:   sh {folder / 'train.sh'}")
 
 

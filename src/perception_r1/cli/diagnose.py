@@ -45,9 +45,14 @@ def diagnose(
     from perception_r1.analysis.diagnose import advise, diagnose_groups
     from perception_r1.analysis.perplexity import perceptual_perplexity
     from perception_r1.analysis.runs import best_reward
+    from perception_r1.errors import UserError
 
     gold = groups = folder = None
     if source.is_dir():
+        given = {"--model": model, "--set": override, "--out": out, "--data-only": data_only, "--resume": resume}
+        if any(given.values()):
+            name = next(name for name, value in given.items() if value)
+            raise UserError(f"{source}: a run's answers are looked at as they are; {name} is for a recipe")
         from perception_r1.analysis.rollouts import read_groups
         from perception_r1.analysis.runs import run_recipe
         from perception_r1.train.setup import recipe_task
@@ -130,6 +135,7 @@ def _ask(
         "max_new_tokens": limit,
         "seed": seed,
         "n": len(samples),
+        "batch_size": batch,  # a batch is a step of the rollouts
     }
     run_folder.open_run(folder, {**recipe.model_dump_plain(), "stage": "diagnose", "sampling": settings}, resume=resume)
     model, processor = load_model(recipe.model, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -164,7 +170,7 @@ def table(result: dict[str, Any]) -> list[str]:
             f"  objects a question              mean {objects['mean']:.2f}, median {objects['median']:g}, "
             f"most {objects['max']}",
             f"  perceptual perplexity (n!)      mean {_large(found['mean'], found['log_mean'])}, "
-            f"median {_large(found['median'], found['median_log'])}",
+            f"median {_large(found['median'], found['log_median'])}",
             f"  log n!                          mean {found['mean_log']:.2f}, median {found['median_log']:.2f}",
         ]
     if result["gold"]:
@@ -181,7 +187,7 @@ def table(result: dict[str, Any]) -> list[str]:
             ("spread", "spread in a group"), ("metric", "metric, mean"), ("best_metric", "metric, best of the group"),
             *((key, f"right at least once ({key})") for key in groups if key.startswith("pass@")),
             ("zero_spread", "questions without a spread"), ("all_zero", "questions that earn nothing"),
-            ("solved", "questions solved already"),
+            ("solved", "questions right by the metric"),
         ):  # fmt: skip
             entry = groups[key]
             lines.append(f"  {name:<30}  {entry['value']:.3f}   ({entry['low']:.3f} to {entry['high']:.3f})")

@@ -34,7 +34,9 @@ def dry_run(stage: Callable[..., Path], recipe: Recipe) -> str:
         UserError: whatever the real run would refuse.
     """
     from perception_r1.models.tiny import TINY_FAMILIES, build_tiny
+    from perception_r1.train.setup import quiet_libraries
 
+    quiet_libraries()
     family = get_family(recipe.family if recipe.family is not None else _family_of_id(recipe.model))
     tiny = family.name if family.name in TINY_FAMILIES else "qwen3_vl"
     with tempfile.TemporaryDirectory() as scratch:

@@ -3,8 +3,8 @@
 Two stages. The vision tower alone learns which digit lies on each of its patches and which token names it (every VLM
 starts from a pre-trained, aligned encoder; from the few labels in answers it would take hours). Then a plain loop:
 fresh scenes of one digit, then one or two, then (the last 100 steps) one to three, all four tasks mixed in every batch,
-cross entropy on the answer. Scenes of more than three digits are all but unseen (3 % of those last steps): they are what
-reinforcement learning is for.
+cross entropy on the answer. Scenes of more than three digits are all but unseen (3 % of those last steps): they are
+what reinforcement learning is for.
 """
 
 from __future__ import annotations
