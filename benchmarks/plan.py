@@ -1,17 +1,22 @@
 """How far off `pr1 plan` is: its operations and bytes against those that torch counts and the process uses, on the CPU.
 
     python benchmarks/plan.py [--quick] [--workloads grounding detection] [--out FILE.json]
+    python benchmarks/plan.py --recorded docs/bench_prefix.json     # against measured steps; nothing is run
 
 The model is that of the shared-prefix benchmark (31 million parameters, 448 × 448 image, G = 8). For each workload,
 plain and shared: operations of a forward pass (torch's counter), bytes of tensors kept for the backward pass, and
 processor seconds of forward and backward. The last are compared as the share of the processor's matrix rate that they
 come to: where it is the same for all, times follow the plan.
+
+With ``--recorded``: seconds and resident bytes that the shared-prefix benchmark measured, for forward and backward and
+for whole TRL steps. One number is fitted, the rate of the processor (the median over forward and backward).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -27,7 +32,11 @@ def main() -> int:
     parser.add_argument("--workloads", nargs="+", default=["grounding", "detection"])
     parser.add_argument("--quick", action="store_true", help="a tiny model: does the benchmark run?")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--recorded", type=Path, help="figures of the shared-prefix benchmark to compare with")
     args = parser.parse_args()
+    if args.recorded:
+        compare(json.loads(args.recorded.read_text()))
+        return 0
     import torch
 
     torch.set_num_threads(1)
@@ -43,6 +52,44 @@ def main() -> int:
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1))
     return 0
+
+
+def compare(recorded: dict[str, Any]) -> None:
+    """Print the plan beside measured steps."""
+    from prefix_model import IMAGE_SIZE, PROMPT_TOKENS, WORKLOADS, build_model
+
+    from perception_r1.plan import Batch, Device, Setup, shape_of
+    from perception_r1.plan.estimate import activation_bytes, estimate, forward_operations
+
+    shape = shape_of(build_model()[0].config)
+    image, prompt = (IMAGE_SIZE // 28) ** 2, PROMPT_TOKENS
+    cases = []
+    for part in recorded.values():
+        for row in part["rows"]:
+            answer, group = WORKLOADS[row["workload"]], row["group"]
+            for name in ("plain", "shared"):
+                batch = Batch(group, group, prompt, prompt, image, image, answer, answer, name == "shared")
+                cases.append((row, name, batch))
+    passes = [case for case in cases if case[0]["kind"] == "step"]
+    rate = statistics.median(3 * forward_operations(shape, batch) / row[name]["seconds"] for row, name, batch in passes)
+    processor = Device("processor", 16 * 2.0**30, rate, 10e9, 1.0)
+    print(f"rate of the processor, fitted: {rate / 1e9:.0f} G operations a second")
+    print("| | workload | G | | s: plan | measured | off | MB: plan | measured | off |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for row, name, batch in cases:
+        found = row[name]
+        if row["kind"] == "step":
+            seconds = 3 * forward_operations(shape, batch) / rate
+            kept = activation_bytes(shape, batch, Setup(checkpointing=False, compute_bytes=4.0))
+        else:
+            plan = estimate(shape, batch, Setup(reference=True, compute_bytes=4.0, efficiency=1.0), processor)
+            seconds, kept = plan.total_seconds, plan.total_memory
+        label = "forward + backward" if row["kind"] == "step" else "TRL step"
+        print(
+            f"| {label} | {row['workload']} | {row['group']} | {name} | {seconds:.1f} | {found['seconds']:.1f} | "
+            f"{off(seconds, found['seconds'])} | {kept / 2**20:.0f} | {found['memory'] / 2**20:.0f} | "
+            f"{off(kept, found['memory'])} |"
+        )
 
 
 def line(row: dict[str, Any]) -> str:

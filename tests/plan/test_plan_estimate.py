@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from perception_r1.plan.estimate import activation_bytes, forward_operations, me
 from perception_r1.plan.run import adapter_parameters
 from perception_r1.plan.shapes import known_models
 
+ROOT = Path(__file__).resolve().parents[2]
 THREE_B = "Qwen/Qwen2.5-VL-3B-Instruct"
 GROUP = Batch(8, 8, 330, 330, 256, 256, 24, 24)
 
@@ -166,6 +170,29 @@ def test_a_recipe_is_planned_from_its_own_data(tmp_path: Path) -> None:
     sharded = plan_recipe(recipe, device="h100", devices=8, sharding="fsdp2")
     assert sharded.fits
     assert not sharded.advice
+
+
+def test_rows_of_evaluation_are_not_needed_and_answers_may_be_longer(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "data", THREE_B)
+    gone = [source.model_copy(update={"path": str(tmp_path / "gone.jsonl")}) for source in recipe.data.eval]
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval": gone})})
+    found, longer = plan_recipe(recipe), plan_recipe(recipe, answer_tokens=60)
+    assert longer.batch.answer == 60
+    assert longer.plan.total_seconds > found.plan.total_seconds
+    with pytest.raises(RecipeError, match="max_completion_length is 64"):
+        plan_recipe(recipe, answer_tokens=65)
+
+
+def test_it_is_near_what_was_measured() -> None:
+    """docs/engines.md: recorded steps on the CPU lie within a third, once the processor's rate is fitted."""
+    pytest.importorskip("trl")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "plan.py"), "--recorded", str(ROOT / "docs" / "bench_prefix.json")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    off = [int(text) for text in re.findall(r"([+-]\d+) %", done.stdout)]
+    assert len(off) >= 40
+    assert max(map(abs, off)) <= 35
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

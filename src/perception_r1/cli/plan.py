@@ -18,6 +18,10 @@ def plan(
     devices: Annotated[int, typer.Option("--devices", "-n", min=1, help="How many, one process each.")] = 8,
     sharding: Annotated[str, typer.Option(help="none (DDP), zero2, zero3 or fsdp2.")] = "none",
     efficiency: Annotated[float, typer.Option(help="Share of the device's rate that training reaches.")] = 0.35,
+    answer_tokens: Annotated[
+        float | None,
+        typer.Option("--answer-tokens", help="Mean length of an answer.", show_default="that of the right answers"),
+    ] = None,
     override: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> int:
@@ -31,7 +35,12 @@ def plan(
     from perception_r1.plan import plan_recipe
 
     found = plan_recipe(
-        load_recipe(recipe, override or ()), device=device, devices=devices, sharding=sharding, efficiency=efficiency
+        load_recipe(recipe, override or ()),
+        device=device,
+        devices=devices,
+        sharding=sharding,
+        efficiency=efficiency,
+        answer_tokens=answer_tokens,
     )
     if as_json:
         values = {

@@ -35,8 +35,8 @@ class Rows:
     eval: tuple[Sample, ...]
 
 
-def rows_of(recipe: Recipe) -> Rows:
-    """Read, mix and prepare what a recipe trains and evaluates on.
+def rows_of(recipe: Recipe, *, evaluation: bool = True) -> Rows:
+    """Read, mix and prepare what a recipe trains on, and what it evaluates on unless told otherwise.
 
     Raises:
         RecipeError: no training rows are named, or the family is not known without the model's files.
@@ -48,7 +48,7 @@ def rows_of(recipe: Recipe) -> Rows:
     if not recipe.data.train:
         raise RecipeError(f"{recipe.path or recipe.name}: field 'data.train': names no source of rows")
     train = _samples(recipe, recipe.data.train, recipe.data.total, family)
-    found = _samples(recipe, recipe.data.eval, None, family) if recipe.data.eval else ()
+    found = _samples(recipe, recipe.data.eval, None, family) if recipe.data.eval and evaluation else ()
     for sample in (*train, *found):
         if PLACEHOLDER in task.prompt(sample).user:
             raise DataError(f"sample {sample.id!r}: its question contains {PLACEHOLDER!r}, which engines replace")

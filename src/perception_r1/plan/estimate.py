@@ -16,6 +16,11 @@ from perception_r1.plan.shapes import Shape
 Sharding: TypeAlias = Literal["none", "zero2", "zero3", "fsdp2"]
 SHARDINGS: tuple[str, ...] = ("none", "zero2", "zero3", "fsdp2")
 
+PATCH_BYTES = 4.0 * 3 * 2 * 16**2
+"""Float32 pixels of a patch: three channels, two frames, 16 pixels a side (14 in Qwen2 and 2.5)."""
+PIXEL_COPIES = 4.0
+"""TRL holds every row's pixels as processed, for generation, as shuffled, and as split into micro-batches."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -140,7 +145,8 @@ def activation_bytes(shape: Shape, batch: Batch, setup: Setup, *, longest: bool 
     head = min(batch.rows * answer, 1024.0) * shape.vocabulary * 4.0 * 2
     if setup.checkpointing:
         kept = 4.0 * (shape.layers * shape.hidden * tokens + shape.tower_layers * shape.tower_hidden * patches)
-        return kept + max(language * tokens, tower * patches) + head
+        # One layer at a time is computed again, and holds the gradients of what it computes beside it.
+        return kept + 2.0 * max(language * tokens, tower * patches) + head
     found = shape.layers * language * tokens + head
     return found + (0.0 if setup.frozen_tower else shape.tower_layers * tower * patches)
 
@@ -164,15 +170,22 @@ def memory(shape: Shape, batch: Batch, setup: Setup, device: Device | None = Non
     elif setup.compute_bytes != setup.weight_bytes and setup.weight_bytes >= 2:
         found["weights cast to bf16"] = (shape.parameters - frozen) * setup.compute_bytes
     found["activations"] = activation_bytes(shape, batch, setup)
+    patches = batch.rows * setup.accumulate * batch.longest_image * shape.patches_per_token
+    found["pixels"] = PIXEL_COPIES * patches * PATCH_BYTES
     if setup.vllm and device is not None and not setup.server:
         found["vLLM"] = setup.vllm * device.memory
     elif not setup.server:
-        width = 2 * shape.layers * shape.kv_heads * shape.head_dim * max(2.0, min(setup.weight_bytes, 4.0))
-        cache = batch.rows * setup.accumulate * (batch.longest + batch.limit) * width
+        cache = batch.rows * setup.accumulate * (batch.longest + batch.limit) * cache_bytes(shape, setup)
         gathered = shape.parameters * setup.weight_bytes if setup.sharding == "zero3" else 0.0
         # Generation and training take turns: only what it needs beyond the activations counts.
         found["cache of generation"] = max(0.0, cache + gathered - found["activations"])
     return found
+
+
+def cache_bytes(shape: Shape, setup: Setup) -> float:
+    """Keys and values that generation keeps of a token."""
+    kept = 2.0 if setup.vllm else max(2.0, min(setup.weight_bytes, 4.0))
+    return 2.0 * shape.layers * shape.kv_heads * shape.head_dim * kept
 
 
 def seconds(shape: Shape, batch: Batch, setup: Setup, device: Device) -> dict[str, float]:
@@ -185,12 +198,15 @@ def seconds(shape: Shape, batch: Batch, setup: Setup, device: Device) -> dict[st
     found = {}
     rows = batch.rows * n
     if not setup.server:
-        weights = shape.parameters * (2.0 if setup.vllm else max(1.0, setup.weight_bytes))
-        prefill = n * (forward_operations(shape, batch, answer=0.0)) / rate
-        # A token costs one reading of the weights, or the time to start the layers' kernels where that is longer.
-        token = max(weights / device.bandwidth / 0.7, shape.layers * (1e-4 if setup.vllm else 8e-4))
+        read = shape.parameters * (2.0 if setup.vllm else max(1.0, setup.weight_bytes))
+        read += rows * (batch.prompt + batch.answer / 2) * cache_bytes(shape, setup)
+        work = 2.0 * rows * (shape.language_linear + shape.experts * shape.active)
+        # A token of every row costs one reading of weights and cache, the operations, or the time to start the
+        # layers' kernels, whichever is longest.
+        kernels = shape.layers * (1e-4 if setup.vllm else 8e-4)
+        token = max(read / device.bandwidth / 0.7, work / rate, kernels)
         longest = min(batch.limit, 1.5 * batch.answer)  # a batch waits for its longest answer
-        found["generation"] = prefill + longest * token * max(1.0, rows / 256)
+        found["generation"] = n * forward_operations(shape, batch, answer=0.0) / rate + longest * token
     if setup.reference:
         found["reference model"] = n * once / rate
     found["policy, forward and backward"] = n * (once + backward + again) / rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perception_r1.check.lengths import TokenCounter, estimate_tokens, image_tokens
@@ -41,7 +41,13 @@ class Planned:
 
 
 def plan_recipe(
-    recipe: Recipe, *, device: str = "h100", devices: int = 8, sharding: str = "none", efficiency: float = 0.35
+    recipe: Recipe,
+    *,
+    device: str = "h100",
+    devices: int = 8,
+    sharding: str = "none",
+    efficiency: float = 0.35,
+    answer_tokens: float | None = None,
 ) -> Planned:
     """Plan a recipe's GRPO run.
 
@@ -51,6 +57,7 @@ def plan_recipe(
         devices: how many, one process each.
         sharding: none (DDP), zero2, zero3 or fsdp2.
         efficiency: share of the device's matrix rate that training reaches.
+        answer_tokens: mean length of an answer; else that of the right answers, which leave out what a model thinks.
 
     Raises:
         UserError: what the run itself would refuse, or a name that is not known.
@@ -61,8 +68,14 @@ def plan_recipe(
         raise RecipeError(f"unknown sharding {sharding!r} (known: {', '.join(SHARDINGS)})")
     shape = shape_of(recipe.model)
     values = grpo_values(recipe)
-    rows = rows_of(recipe)
+    if answer_tokens is not None and not 0 < answer_tokens <= values["max_completion_length"]:
+        raise RecipeError(
+            f"answers of {answer_tokens} tokens: grpo.max_completion_length is {values['max_completion_length']}"
+        )
+    rows = rows_of(recipe, evaluation=False)
     sizes = batch_of(recipe, rows, values)
+    if answer_tokens is not None:
+        sizes = replace(sizes, answer=float(answer_tokens))
     setup = setup_of(recipe, values, shape, devices, sharding, efficiency)
     chosen = DEVICES[device]
     made = estimate(shape, sizes, setup, chosen)
@@ -139,26 +152,22 @@ def advice(found: Planned) -> tuple[str, ...]:
     setup, batch = found.setup, found.batch
     tries: list[tuple[str, Setup, Batch]] = []
     if setup.devices > 1 and setup.sharding not in ("zero3", "fsdp2"):
-        tries.append(("--sharding fsdp2 (configs/accelerate/fsdp2.yaml)", _with(setup, sharding="fsdp2"), batch))
+        tries.append(("--sharding fsdp2 (configs/accelerate/fsdp2.yaml)", replace(setup, sharding="fsdp2"), batch))
     if not setup.checkpointing:
-        tries.append(("grpo.activation_checkpointing=true", _with(setup, checkpointing=True), batch))
+        tries.append(("grpo.activation_checkpointing=true", replace(setup, checkpointing=True), batch))
     if batch.rows > batch.group:
-        smaller = Batch(**{**vars(batch), "rows": batch.group})
+        smaller = replace(batch, rows=batch.group)
         more = setup.accumulate * batch.rows // batch.group
         change = f"grpo.per_device_train_batch_size={batch.group} grpo.gradient_accumulation_steps={more}"
-        tries.append((change, _with(setup, accumulate=more), smaller))
+        tries.append((change, replace(setup, accumulate=more), smaller))
     if setup.lora is None:
         lora = adapter_parameters({"r": 64}, found.shape)
-        slim = _with(setup, lora=lora, frozen_tower=True)
+        slim = replace(setup, lora=lora, frozen_tower=True)
         tries.append(("--set @configs/recipe/lora.yaml", slim, batch))
-        tries.append(("--set @configs/recipe/qlora.yaml", _with(slim, weight_bytes=0.6), batch))
+        tries.append(("--set @configs/recipe/qlora.yaml", replace(slim, weight_bytes=0.6), batch))
     given = []
     for change, new_setup, new_batch in tries:
         total = estimate(found.shape, new_batch, new_setup, found.device).total_memory
         verdict = "fits" if total <= 0.9 * found.device.memory else "still too much"
         given.append(f"{change}: {total / 2**30:.0f} GiB, {verdict}")
     return tuple(given)
-
-
-def _with(setup: Setup, **changes: Any) -> Setup:
-    return Setup(**{**vars(setup), **changes})
