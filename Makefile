@@ -28,7 +28,7 @@ COMMA := ,
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general bench-prefix clean
+.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general no-model bench-prefix clean
 .DEFAULT_GOAL := help
 
 help:
@@ -112,10 +112,13 @@ LMMS_ARGS  ?=
 TASKS      ?= mmstar,ai2d,scienceqa_img,mmmu_val
 BATCH      ?= 8
 
+# Before the environment is made, which takes minutes.
+no-model:
+	@echo "error: name the model: make bench-general MODEL=FOLDER_OR_ID TASKS=a,b"; exit 2
+
 bench-general: ENGINE = $(LMMS)
-bench-general: $(LMMS_VENV)/.stamp-engine
+bench-general: $(if $(MODEL),,no-model) $(LMMS_VENV)/.stamp-engine
 	@$(LMMS_VENV)/bin/python -c 'import torchvision' 2>/dev/null || $(LMMS_VENV)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes torchvision
-	@test -n "$(MODEL)" || { echo "error: name the model: make bench-general MODEL=FOLDER_OR_ID TASKS=a,b"; exit 2; }
 	@$(QUIET) $(LMMS_VENV)/bin/python -m lmms_eval --model perception_r1 --batch_size $(BATCH) \
 	  --model_args "pretrained=$(MODEL)$(if $(LMMS_ARGS),$(COMMA)$(LMMS_ARGS))" --tasks "$(TASKS)" \
 	  $(if $(LMMS_TASKS),--include_path "$(LMMS_TASKS)") --output_path "$(LMMS_OUT)" --log_samples $(BENCH_ARGS)
