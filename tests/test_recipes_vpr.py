@@ -19,7 +19,9 @@ def test_keeps_to_the_paper() -> None:
     assert recipe.model == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert (recipe.image.min_pixels, recipe.image.max_pixels) == (3136, 1_806_336)
     assert recipe.reward.preset == "paper" and recipe.reward.components is None
-    assert recipe.reward.judge is not None and recipe.reward.judge.model == "Qwen/Qwen2.5-32B-Instruct-AWQ"
+    judge = recipe.reward.judge
+    assert judge is not None and judge.model == "Qwen/Qwen2.5-32B-Instruct-AWQ"
+    assert (judge.prompt, judge.max_tokens) == ("judge_info", 512)
     wanted = {
         "learning_rate": 1e-6, "weight_decay": 1e-3, "warmup_steps": 0.05, "num_train_epochs": 25, "num_generations": 8,
         "temperature": 1.0, "loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.3, "delta": 3.0, "beta": 0.0,
@@ -29,6 +31,13 @@ def test_keeps_to_the_paper() -> None:
     assert {key: grpo.get(key) for key in wanted} == wanted
     # 128 prompts × 8 rollouts on 8 GPUs
     assert grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] * 8 == 128 * 8
+
+
+def test_the_robust_one_wants_quotes() -> None:
+    base, recipe = load_recipe(ROOT / "rl.yaml"), load_recipe(ROOT / "rl-robust.yaml")
+    assert base.reward.judge is not None and recipe.reward.judge is not None
+    assert recipe.reward.preset == "robust"
+    assert recipe.reward.judge == base.reward.judge.model_copy(update={"prompt": "judge", "max_tokens": None})
 
 
 @pytest.mark.parametrize(

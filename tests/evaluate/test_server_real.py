@@ -21,6 +21,7 @@ from perception_r1.tasks import make_task
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
+pytest.importorskip("openai")  # transformers serve imports it
 
 
 @pytest.fixture(scope="module")

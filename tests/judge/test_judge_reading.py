@@ -61,6 +61,9 @@ def test_a_quote_that_was_never_said_does_not_count() -> None:
                                     entry(3, "stated", "")]})  # fmt: skip
     assert read_verdicts(text, CASE).scores == (1.0, 0.0, 0.0)
     assert read_verdicts(text, CASE, check_quotes=False).scores == (1.0, 1.0, 1.0)
+    # a judge that was talked into saying yes cannot get round it by leaving all quotes empty
+    text = json.dumps({"verdicts": [entry(n, "stated", "") for n in (1, 2, 3)]})
+    assert read_verdicts(text, CASE).scores == (0.0, 0.0, 0.0)
 
 
 def test_quotes_may_differ_in_blanks_and_brackets() -> None:

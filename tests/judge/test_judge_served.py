@@ -19,6 +19,7 @@ from perception_r1.judge import Case, ChatJudge
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("aiohttp")
+pytest.importorskip("openai")  # transformers serve imports it
 
 
 @pytest.fixture(scope="module")

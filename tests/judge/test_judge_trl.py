@@ -50,10 +50,12 @@ def recipe_at(folder: Path, model: Path, url: str) -> Path:
 
 
 def yes(body: dict[str, Any]) -> str:
-    return json.dumps({"verdicts": [{"id": i, "verdict": "stated", "quote": ""} for i in (1, 2)]})
+    return json.dumps({"verdicts": [{"id": i, "verdict": "stated"} for i in (1, 2)]})
 
 
-def test_steps_without_a_judge_are_not_scored_and_do_not_end_the_training(tmp_path: Path, model: Path) -> None:
+def test_steps_without_a_judge_are_not_scored_and_do_not_end_the_training(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = 0
 
     def behave(body: dict[str, Any], n: int) -> Any:
@@ -70,6 +72,7 @@ def test_steps_without_a_judge_are_not_scored_and_do_not_end_the_training(tmp_pa
     steps = [row for row in rows if "judge/not_scored" in row]
     assert [row["judge/not_scored"] for row in steps] == [1.0, 0.0, 0.0]
     assert steps[0]["reward"] is None  # not a number, and no zero
+    assert "8 of 8 answers not scored (the judge's answer holds no verdicts" in caplog.text
     assert steps[1]["components/visual"] == 1.0
     first = pyarrow.parquet.read_table(tmp_path / "run" / "rollouts" / "step-000001.parquet").to_pylist()
     assert all(row["reward"] is None and row["advantage"] is None for row in first)

@@ -108,7 +108,9 @@ def test_without_facts_of_its_own_a_problem_is_weighed_by_the_rest() -> None:
     sample = Sample("1", "geometry", "CD = 7. Find AC.", AnswerTarget("12", ("CD = 7",)))
     record = task().score(sample, Completion(answer("x", "\\boxed{12}"), "stop"))
     assert "visual" not in record.components
-    assert record.reward == pytest.approx(1.7, abs=0.6)
+    assert record.reward == pytest.approx(
+        1.0 * 2.7 / 2.0
+    )  # 0.7 goes to 0.9, 0.1 and the 1.0 of repetition, in proportion
 
 
 def test_a_failed_judge_is_not_scored_and_never_zero() -> None:

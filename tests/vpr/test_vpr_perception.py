@@ -62,6 +62,12 @@ def test_labels_of_another_sheet_are_refused(files: tuple[Path, Path], tmp_path:
     path.write_text("{}")
     with pytest.raises(DataError, match="holds no labels"):
         read_labels(path, pairs, seed=1)
+    # The same two files the other way round: A's labels would be counted as B's.
+    key = write_sheet(pairs, tmp_path / "s.html", seed=1)
+    path.write_text(json.dumps({"key": key, "labels": {}}))
+    assert read_labels(path, pairs, seed=1) == {}
+    with pytest.raises(DataError, match="belongs to another sheet"):
+        read_labels(path, [(b, a) for a, b in pairs], seed=1)
 
 
 def test_command_reads_labels_back_to_the_right_model(files: tuple[Path, Path], tmp_path: Path) -> None:

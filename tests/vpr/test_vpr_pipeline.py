@@ -129,6 +129,14 @@ def test_a_killed_distill_goes_on_and_failures_are_kept_apart(problems: Path, tm
     assert not (tmp_path / "chains.jsonl.failed.jsonl").exists()
 
 
+def test_a_price_that_is_none_is_said_before_anything_is_paid_for(problems: Path, tmp_path: Path) -> None:
+    with ChatDouble(lambda body, n: "x") as double:
+        words = ("distill", problems, "-o", tmp_path / "x.jsonl", "--url", double.url, "-m", "vlm", "--price", "cheap")
+        result = pr1(*words)
+    assert result.exit_code == 2 and "expected two numbers" in result.stderr
+    assert not double.bodies
+
+
 def test_a_wrong_key_stops_it_with_one_line(problems: Path, tmp_path: Path) -> None:
     with ChatDouble(lambda body, n: 401) as double:
         result = pr1("distill", problems, "-o", tmp_path / "x.jsonl", "--url", double.url, "-m", "vlm", "-q")
@@ -184,3 +192,27 @@ def test_facts_in_an_answer(text: str, facts: list[str] | None) -> None:
 def test_tidy_keeps_facts_that_differ_in_a_number_or_a_name() -> None:
     facts = ["The bar for May is 30", "The bar for May is 31", "the bar for May is 30", "AB = 5", "AC = 5"]
     assert tidy("Find x.", facts) == (("The bar for May is 30", "The bar for May is 31", "AB = 5", "AC = 5"), 1)
+
+
+def test_a_judge_that_goes_away_ends_it_and_what_was_done_is_kept(
+    problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perception_r1.vpr import score
+
+    monkeypatch.setattr(score, "_CHUNK", 2)
+    data, out = tmp_path / "responses.jsonl", tmp_path / "judged.jsonl"
+    rows = [{**row, "id": str(i), "response": f"AB = {i}"} for i, row in enumerate(rows_of(problems) * 2)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answered = 0
+
+    def behave(body: dict[str, Any], n: int) -> Any:
+        nonlocal answered
+        answered += 1
+        return json.dumps({"verdicts": [{"id": i, "verdict": "absent"} for i in (1, 2)]}) if answered <= 2 else 403
+
+    with ChatDouble(behave) as double:
+        words = ("judge", data, "-o", out, "--url", double.url, "-m", "m")
+        result = pr1(*words)
+        assert result.exit_code == 2 and "403" in result.stderr and "--resume goes on" in result.stderr
+        assert len(double.bodies) == 4  # the second pair is the last
+    assert len(rows_of(out)) == 2

@@ -70,6 +70,7 @@ def distill(
     from perception_r1.judge.prompt import load_prompt
     from perception_r1.vpr.distill import distill as run
 
+    paid = _prices(price)
     spec = {"source": source or guess_source(data), "path": str(data), "split": split,
             "images": None if images is None else str(images)}  # fmt: skip
     samples = load_source(spec, task="geometry", note=lambda note: typer.echo(f"note: {note}", err=True))
@@ -78,7 +79,7 @@ def distill(
         n=n, temperature=temperature, max_tokens=max_tokens, resume=resume, extra_body=_extra(extra),
         show_progress=not quiet,
     )  # fmt: skip
-    _tell(report, out, price, as_json)
+    _tell(report, out, paid, as_json)
 
 
 @vpr_app.command("filter")
@@ -87,12 +88,14 @@ def filter_command(
     out: Out,
     per_problem: Annotated[int | None, typer.Option(min=1, help="At most so many a problem, the shortest.")] = None,
     any_form: Annotated[bool, typer.Option("--any-form", help="Also keep answers without blocks or box.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep the chains whose final answer is right, by the same checker as the reward."""
     from perception_r1.vpr.distill import keep_right
 
-    _tell(keep_right(data, out, per_problem=per_problem, strict=not any_form), out, None, as_json)
+    report = keep_right(data, out, per_problem=per_problem, strict=not any_form, show_progress=not quiet)
+    _tell(report, out, None, as_json)
 
 
 @vpr_app.command()
@@ -120,13 +123,14 @@ def annotate(
     from perception_r1.vpr.annotate import annotate as run
     from perception_r1.vpr.annotate import write_parquet
 
+    paid = _prices(price)
     report = run(
         data, _server(url, model, concurrency, timeout, key_env), load_prompt(prompt or "annotate", "annotate"), out,
         max_tokens=max_tokens, resume=resume, extra_body=_extra(extra), show_progress=not quiet,
     )  # fmt: skip
     if parquet is not None:
         report.counts["rows of parquet"] = write_parquet(out, parquet)
-    _tell(report, out, price, as_json)
+    _tell(report, out, paid, as_json)
 
 
 @vpr_app.command()
@@ -182,8 +186,9 @@ def judge(
             raise UserError("say what to judge: pr1 vpr judge ROWS -o FILE (or --gold, --generated, --battery)")
         from perception_r1.vpr.score import judge_rows
 
+        paid = _prices(price)
         report = judge_rows(data, made(), out, preset=preset, resume=resume, show_progress=not quiet)
-        _tell(report, out, price, as_json)
+        _tell(report, out, paid, as_json)
         return 0
     return _measured(made, gold, generated, battery, as_json)
 
@@ -198,27 +203,12 @@ def _measured(made: Any, gold: Path | None, generated: int, battery: int, as_jso
         found["generated"] = quality.measure(made(), quality.generated_gold(generated)).to_dict()
     if battery:
         found["battery"] = quality.battery(made(), n=battery)
+    table = found.get("battery")
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
-    for name in ("gold", "generated") if not as_json else ():
-        if name in found:
-            one = found[name]
-            kappa = "–" if one["kappa"] is None else f"{one['kappa']:.3f}"
-            typer.echo(f"{one['judge']} on {one['n_facts']} facts of {one['n_cases']} {name} cases:")
-            typer.echo(
-                f"  agreement {one['agreement']:.3f}   precision {one['precision']:.3f}   recall {one['recall']:.3f}   "
-                f"kappa {kappa}   missing {one['missing']}   failed cases {one['failed']}"
-            )
-            for item in one["disagreements"][:5]:
-                typer.echo(f"    {item['id']}: {item['fact']!r}: label {item['label']}, judge {item['verdict']}")
-    table = found.get("battery")
-    if table is not None and not as_json:
-        typer.echo(f"{table['judge']} under attack, {table['n']} diagrams (share of facts granted by judge / paid):")
-        for name, row in {"(honest response)": table["honest"], **table["attacks"]}.items():
-            if row is not None:
-                typer.echo(f"  {name:<24} {row['judge']:6.1%} / {row['reward']:6.1%}")
-        if table["failed"]:
-            typer.echo(f"  {table['failed']} cases could not be judged")
+    else:
+        lines = [line for name in found if name != "battery" for line in quality.quality_lines(name, found[name])]
+        typer.echo("\n".join([*lines, *(quality.battery_lines(table) if table else ())]))
     return 1 if table is not None and (table["paid"] is None or table["paid"] > 0.05) else 0
 
 
@@ -306,15 +296,20 @@ def _extra(text: str | None) -> dict[str, Any]:
     return value
 
 
-def _tell(report: StepReport, out: Path, price: str | None, as_json: bool) -> None:
+def _prices(text: str | None) -> tuple[float, float] | None:
     from perception_r1.errors import UserError
 
-    if price is not None:
-        try:
-            paid_in, paid_out = (float(part) for part in price.split(","))
-        except ValueError:
-            raise UserError(f"--price {price!r}: expected two numbers, IN,OUT") from None
-        report.price((paid_in, paid_out))
+    if text is None:
+        return None
+    try:
+        paid_in, paid_out = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--price {text!r}: expected two numbers, IN,OUT") from None
+    return paid_in, paid_out
+
+
+def _tell(report: StepReport, out: Path, paid: tuple[float, float] | None, as_json: bool) -> None:
+    report.price(paid)
     if as_json:
         typer.echo(json.dumps({**report.to_dict(), "out": str(out)}, ensure_ascii=False))
         return

@@ -30,34 +30,34 @@ def read_verdicts(text: str, case: Case, *, check_quotes: bool = True) -> Verdic
         text: what the model wrote.
         case: whose facts are numbered from 1.
         check_quotes: a fact counts as stated only if the quote that comes with it is in the response. Answers without
-            any quote (the terse form) are not checked.
+            the field (the terse form) are not checked; one that leaves all quotes empty has shown nothing.
 
     Returns:
         Scores with None for what is missing; ``failure`` when nothing at all could be read.
     """
     n = len(case.facts)
-    found: dict[int, tuple[float, str]] = {}
+    found: dict[int, tuple[float, str | None]] = {}
     clashing: set[int] = set()
-    for number, said, quote in _entries(text):
+    for number, said, words in _entries(text):
         if 1 <= number <= n:
             if number in found and found[number][0] != said:
                 clashing.add(number)
-            found.setdefault(number, (said, quote))
+            found.setdefault(number, (said, words))
     if not found:
         return Verdicts(failure=f"the judge's answer holds no verdicts: {_short(text)}")
-    quoted = check_quotes and any(quote for _, quote in found.values())
+    quoted = check_quotes and any(quote is not None for _, quote in found.values())
     scores: list[float | None] = []
     quotes, contradicted = [], []
     for number in range(1, n + 1):
         score: float | None = None
-        quote = ""
+        quote: str | None = None
         if number in found and number not in clashing:
             score, quote = found[number]
         contradicted.append(score == -1.0)
-        if score is not None and score > 0 and quoted and not is_quoted(quote, case.response):
+        if score is not None and score > 0 and quoted and not is_quoted(quote or "", case.response):
             score = 0.0
         scores.append(None if score is None else max(0.0, score))
-        quotes.append(quote)
+        quotes.append(quote or "")
     return Verdicts(tuple(scores), tuple(contradicted), tuple(quotes))
 
 
@@ -81,8 +81,8 @@ def is_quoted(quote: str, response: str) -> bool:
     return a in b or (len(a) >= 6 and len(a) <= len(b) and fuzz.partial_ratio(a, b) >= _QUOTE_MATCH)
 
 
-def _entries(text: str) -> Iterator[tuple[int, float, str]]:
-    """(id, score, quote) of every entry; of a cut answer those before the cut."""
+def _entries(text: str) -> Iterator[tuple[int, float, str | None]]:
+    """(id, score, quote where one is given) of every entry; of a cut answer those before the cut."""
     document = _document(text)
     if isinstance(document, dict):
         document = document.get("verdicts", document)
@@ -94,11 +94,11 @@ def _entries(text: str) -> Iterator[tuple[int, float, str]]:
             number, score = _id(entry.get("id")), _score(entry.get("verdict"))
             quote = entry.get("quote")
             if number is not None and score is not None:
-                yield number, score, quote if isinstance(quote, str) else ""
+                yield number, score, quote if isinstance(quote, str) else None
     for number_text, value in _INFO.findall(text):
         score = _score(value)
         if score is not None:
-            yield int(number_text), score, ""
+            yield int(number_text), score, None
 
 
 def _document(text: str) -> Any:

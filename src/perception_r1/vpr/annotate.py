@@ -71,10 +71,12 @@ def annotate(
     check_settings(out, settings, resume=resume)
     before = {str(row["id"]) for row in finished_rows(out)}
     left = [name for name in problems if name not in before]
-    report = StepReport("annotate", n_in=len(problems), n_before=len(problems) - len(left))
+    n_chains = {name: len(texts) for name, (_, texts) in problems.items()}
+    n_before = sum(number for name, number in n_chains.items() if name in before)
+    report = StepReport("annotate", n_in=sum(n_chains.values()), n_before=n_before)
     counts: Counter[str] = Counter()
     chains = {f"{name}#{k}": (name, text) for name in left for k, text in enumerate(problems[name][1])}
-    waiting = {name: len(problems[name][1]) for name in left}
+    waiting = {name: n_chains[name] for name in left}
     said: dict[str, list[str]] = {name: [] for name in left}
 
     with appending(out) as write:

@@ -14,6 +14,7 @@ from perception_r1.data.rows import row_from_sample, sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.judge.prompt import PromptFile
 from perception_r1.openai_server import ChatServer, Reply, image_part
+from perception_r1.progress import progress
 from perception_r1.types import AnswerTarget, Completion, Sample
 from perception_r1.vpr.steps import (
     StepReport,
@@ -82,7 +83,9 @@ def distill(
     return report
 
 
-def keep_right(path: Path, out: Path, *, per_problem: int | None = None, strict: bool = True) -> StepReport:
+def keep_right(
+    path: Path, out: Path, *, per_problem: int | None = None, strict: bool = True, show_progress: bool = True
+) -> StepReport:
     """Keep the responses whose final answer is right, by the same checker as the reward.
 
     Args:
@@ -90,22 +93,19 @@ def keep_right(path: Path, out: Path, *, per_problem: int | None = None, strict:
         out: where to write those that are kept, in order.
         per_problem: at most so many a problem, the shortest first.
         strict: also want the form that training rewards (both blocks and one box).
+        show_progress: show it on standard error.
     """
     rows = read_rows(path, needs=("answer", "response"))
     counts: Counter[str] = Counter()
     kept: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        parsed = parse_answer(Completion(str(row["response"]), row.get("finish_reason")))
-        if parsed.status == "truncated":
-            counts["cut off"] += 1
-        elif parsed.status != "ok":
-            counts["unreadable"] += 1
-        elif not same_answer(parsed.answer, str(row["answer"])):
-            counts["wrong"] += 1
-        elif strict and not parsed.format_ok:
-            counts["not in form"] += 1
-        else:
-            kept.setdefault(str(row.get("problem", row.get("id"))), []).append(row)
+    with progress("filtering", len(rows), enabled=show_progress) as advance:
+        for row in rows:
+            fault = _fault(row, strict)
+            if fault:
+                counts[fault] += 1
+            else:
+                kept.setdefault(str(row.get("problem", row.get("id"))), []).append(row)
+            advance()
     if per_problem is not None:
         for problem, found in kept.items():
             counts["more than wanted"] += max(0, len(found) - per_problem)
@@ -114,6 +114,18 @@ def keep_right(path: Path, out: Path, *, per_problem: int | None = None, strict:
     write_rows(out, chosen)
     counts["problems solved"] = len(kept)
     return StepReport("filter", n_in=len(rows), n_done=len(chosen), counts=dict(counts))
+
+
+def _fault(row: Mapping[str, Any], strict: bool) -> str:
+    """Why a chain is not kept; "" for one that is."""
+    parsed = parse_answer(Completion(str(row["response"]), row.get("finish_reason")))
+    if parsed.status == "truncated":
+        return "cut off"
+    if parsed.status != "ok":
+        return "unreadable"
+    if not same_answer(parsed.answer, str(row["answer"])):
+        return "wrong"
+    return "not in form" if strict and not parsed.format_ok else ""
 
 
 def problem_of(row: Mapping[str, Any], path: Path, line: int) -> Sample:

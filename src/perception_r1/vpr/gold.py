@@ -95,6 +95,18 @@ def measure(judge: Judge, labelled: Sequence[Labelled]) -> JudgeQuality:
     )  # fmt: skip
 
 
+def quality_lines(name: str, quality: dict[str, Any]) -> list[str]:
+    """`JudgeQuality.to_dict` for a terminal; ``name`` says where the labels are from."""
+    kappa = "–" if quality["kappa"] is None else f"{quality['kappa']:.3f}"
+    figures = "   ".join(f"{key} {quality[key]:.3f}" for key in ("agreement", "precision", "recall"))
+    return [
+        f"{quality['judge']} on {quality['n_facts']} facts of {quality['n_cases']} {name} cases:",
+        f"  {figures}   kappa {kappa}   missing {quality['missing']}   failed cases {quality['failed']}",
+        *(f"    {one['id']}: {one['fact']!r}: label {one['label']}, judge {one['verdict']}"
+          for one in quality["disagreements"][:5]),
+    ]  # fmt: skip
+
+
 def cohen_kappa(table: Any) -> float | None:
     """Cohen's kappa of a square table of counts; None where chance alone would always agree.
 
@@ -250,6 +262,17 @@ def battery(judge: Judge, *, n: int = 20, seed: int = 0) -> dict[str, Any]:
         "fooled": round(float(np.mean([row["judge"] for row in rows.values()])), 4) if rows else None,
         "paid": round(float(np.mean(list(fooled.values()))), 4) if rows else None,
     }  # fmt: skip
+
+
+def battery_lines(table: dict[str, Any]) -> list[str]:
+    """What `battery` gives, for a terminal."""
+    lines = [f"{table['judge']} under attack, {table['n']} diagrams (share of facts granted by judge / paid):"]
+    for name, row in {"(honest response)": table["honest"], **table["attacks"]}.items():
+        if row is not None:
+            lines.append(f"  {name:<24} {row['judge']:6.1%} / {row['reward']:6.1%}")
+    if table["failed"]:
+        lines.append(f"  {table['failed']} cases could not be judged")
+    return lines
 
 
 def _ratio(top: int, bottom: int) -> float:

@@ -103,7 +103,7 @@ def write_sheet(
             }
         )
     template = (files("perception_r1") / "assets" / "vpr" / "sheet.html").read_text(encoding="utf-8")
-    key = sheet_key([item["id"] for item in items], seed)
+    key = sheet_key(pairs, seed)
     page = (
         template.replace("@TITLE@", html.escape(title))
         .replace("@KEY@", key)
@@ -125,8 +125,8 @@ def read_labels(path: Path, pairs: Sequence[tuple[Row, Row]], *, seed: int) -> d
     labels = document.get("labels") if isinstance(document, dict) else None
     if not isinstance(labels, dict):
         raise DataError("holds no labels (press 'Save labels' on the sheet)", path=path)
-    if document.get("key") != sheet_key([str(a["id"]) for a, _ in pairs], seed):
-        raise DataError("belongs to another sheet (other responses, --n or --seed)", path=path)
+    if document.get("key") != sheet_key(pairs, seed):
+        raise DataError("belongs to another sheet (other responses or their order, --n or --seed)", path=path)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for a, _ in pairs:
         name = str(a["id"])
@@ -162,9 +162,10 @@ def swapped(seed: int, name: str) -> bool:
     return hashlib.sha256(f"{seed} side {name}".encode()).digest()[0] % 2 == 1
 
 
-def sheet_key(ids: Sequence[str], seed: int) -> str:
-    """Tells sheets apart."""
-    return hashlib.sha256(json.dumps([list(ids), seed]).encode()).hexdigest()[:12]
+def sheet_key(pairs: Sequence[tuple[Row, Row]], seed: int) -> str:
+    """Tells sheets apart: by samples, responses, which model is A, and seed."""
+    said = [[str(a["id"]), str(a["response"]), str(b["response"])] for a, b in pairs]
+    return hashlib.sha256(json.dumps([said, seed]).encode()).hexdigest()[:12]
 
 
 def _data_address(image: Any) -> str:

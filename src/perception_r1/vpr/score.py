@@ -43,7 +43,7 @@ def judge_rows(
     be judged is in ``OUT.failed.jsonl``, and is asked again with ``resume``.
 
     Raises:
-        UserError: bad rows, or no row at all could be judged.
+        UserError: bad rows, no row at all could be judged, or the judge is gone; what was done is kept.
     """
     rows = read_rows(path, needs=("answer", "response"))
     samples = [
@@ -53,12 +53,12 @@ def judge_rows(
     ]  # fmt: skip
     completions = [Completion(str(row["response"]), row.get("finish_reason")) for row in rows]
     check_settings(out, {"judge": judge.name, "preset": preset, "rows": len(rows)}, resume=resume)
-    before = {str(row["id"]) for row in finished_rows(out)}
+    finished = finished_rows(out)
+    before = {str(row["id"]) for row in finished}
     left = [index for index, sample in enumerate(samples) if sample.id not in before]
     task = make_task("geometry", family="pixel", reward=reward_spec("geometry", preset))
     report = StepReport("judge", n_in=len(rows), n_before=len(rows) - len(left))
     failures: list[dict[str, Any]] = []
-    sums: dict[str, float] = {}
     began = time.monotonic()
 
     async def go() -> None:
@@ -76,13 +76,14 @@ def judge_rows(
                         failures.append({"id": samples[i].id, "reason": record.reason})
                         continue
                     report.n_done += 1
-                    for name, value in {"reward": record.reward, **record.components}.items():
-                        sums[name] = sums.get(name, 0.0) + value
-                    write(_row(samples[i], record, found, preset))
+                    finished.append(_row(samples[i], record, found, preset))
+                    write(finished[-1])
                 advance(len(part), f"{len(failures)} failed" if failures else "")
                 stats = judge.stats()
                 report.prompt_tokens += int(stats.get("prompt_tokens", 0))
                 report.completion_tokens += int(stats.get("completion_tokens", 0))
+                if stats.get("failed", 0) == len(part):  # it is gone: the other chunks would fare no better
+                    break
         await judge.close()
 
     asyncio.run(go())
@@ -91,9 +92,14 @@ def judge_rows(
         write_rows(failed_file(out), failures)
         if not report.n_done and not report.n_before:
             raise UserError(f"no response could be judged: {failures[0]['reason']}")
+        if report.n_done + report.n_before + report.n_failed < report.n_in:
+            raise UserError(f"{failures[-1]['reason']} (what was done is kept: --resume goes on)")
     else:
         failed_file(out).unlink(missing_ok=True)
-    report.counts = {f"mean {name}": round(value / max(1, report.n_done), 4) for name, value in sums.items()}  # type: ignore[misc]
+    scored = [{"reward": row["reward"], **row["components"]} for row in finished]
+    for name in dict.fromkeys(name for row in scored for name in row):
+        values = [row[name] for row in scored if name in row]
+        report.counts[f"mean {name}"] = round(sum(values) / len(values), 4)
     return report
 
 

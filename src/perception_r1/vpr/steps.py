@@ -26,7 +26,7 @@ Request = tuple[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]
 
 @dataclass(slots=True)
 class StepReport:
-    """What a step did. Tokens are those that the server counted; ``cost`` follows from the prices given, else None."""
+    """What a step did, this time. Tokens are those that the server counted; ``cost`` follows from prices, else None."""
 
     step: str
     n_in: int = 0
@@ -37,7 +37,7 @@ class StepReport:
     completion_tokens: int = 0
     cost: float | None = None
     seconds: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,10 +56,11 @@ class StepReport:
         if self.n_failed:
             parts.append(f"{self.n_failed} failed")
         parts += [f"{name} {number}" for name, number in self.counts.items()]
+        now = " this time" if self.n_before else ""
         if self.prompt_tokens or self.completion_tokens:
-            parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
+            parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens{now}")
         if self.cost is not None:
-            parts.append(f"cost {self.cost:g}")
+            parts.append(f"cost {self.cost:g}{now}")
         return f"{self.step}: " + ", ".join(parts)
 
 
