@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real test data not found at {SHARED.parent.name}/{SHARED.name} beside the checkout")
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """When something broke, name the versions of what we build on: a contract may have changed."""
+    if exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return
+    found = []
+    for name in ("torch", "transformers", "trl", "accelerate", "peft", "verl", "ms-swift", "vllm"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    terminalreporter.write_line(f"versions: {', '.join(found)}")

@@ -77,6 +77,16 @@ def test_a_quantised_model_is_asked_for_as_transformers_reads_it() -> None:
     config = AutoQuantizationConfig.from_dict(values["grpo"]["model_init_kwargs"]["quantization_config"])
     assert config.load_in_4bit
     assert config.bnb_4bit_quant_type == "nf4"
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    kept = (
+        "lm_head",
+        "model.visual.blocks.0.attn.qkv",
+        "model.vision_tower.encoder.layer.0",
+        "model.multi_modal_projector.a",
+    )
+    assert not any(should_convert_module(name, config.llm_int8_skip_modules) for name in kept)
+    assert should_convert_module("model.language_model.layers.0.mlp.up_proj", config.llm_int8_skip_modules)
 
 
 def test_a_missing_file_is_said() -> None:

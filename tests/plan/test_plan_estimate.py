@@ -183,6 +183,7 @@ def test_rows_of_evaluation_are_not_needed_and_answers_may_be_longer(tmp_path: P
         plan_recipe(recipe, answer_tokens=65)
 
 
+@pytest.mark.slow
 def test_it_is_near_what_was_measured() -> None:
     """docs/engines.md: recorded steps on the CPU lie within a third, once the processor's rate is fitted."""
     pytest.importorskip("trl")
