@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from perception_r1.analysis.ablate import job_recipe
+from perception_r1.analysis.ablate import job_recipe, too_little_room
 from perception_r1.analysis.grid import Job, jobs_of, load_grid
 from perception_r1.analysis.grid_table import (
     direction,
@@ -139,6 +139,26 @@ def test_the_grids_of_the_repository_are_sound(tmp_path):
                 assert row.published is not None or row.case == "reward-1-format"
                 rows[place.table if hasattr(place, "table") and place.table in rows else "ablation"] += 1
     assert rows["coco2017-reward-ablation"] == 5
+
+
+def test_the_grids_leave_room_for_the_right_answers(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("transformers")
+    from perception_r1.cli.ablate import _demo_recipe
+
+    few = {
+        "data.eval": [{"source": "digits", "split": "heldout", "options": {"n": 20, "min_digits": 5, "max_digits": 5}}]
+    }
+    for path in sorted(MINI.glob("*.yaml")):
+        grid = load_grid(path).model_copy(update={"last": few})
+        for case in ("base", "sft", "thinking"):
+            job = Job(grid, case, 0, tmp_path)
+            assert too_little_room(job, job_recipe(job, tmp_path, _demo_recipe)) == ""
+    tight = Job(grid.model_copy(update={"last": {**few, "grpo.max_completion_length": 50}}), "thinking", 0, tmp_path)
+    assert too_little_room(tight, job_recipe(tight, tmp_path, _demo_recipe)) == (
+        "ocr thinking: 20 of 20 right answers are longer than grpo.max_completion_length (50 tokens; the longest has "
+        "52): they will be cut off"
+    )
 
 
 def test_published_differences_are_the_papers():

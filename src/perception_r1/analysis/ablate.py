@@ -62,6 +62,9 @@ def run_grid(
         say: takes a line for the user.
     """
     began = time.monotonic()
+    for job in {(job.grid.name, job.case): job for job in jobs if not job.is_done}.values():
+        if warning := too_little_room(job, job_recipe(job, out, resolve)):
+            say(f"warning: {warning}")
     spent: list[float] = []
     failed: set[Path] = set()
     working = True
@@ -94,6 +97,28 @@ def run_grid(
             line = f"[{number}/{len(jobs)}] {job.title}: {job.grid.metric} {value:.3f} in {format_duration(spent[-1])}"
             say(line + (f", about {format_duration(time_left)} left" if time_left else ""))
     return len(failed)
+
+
+def too_little_room(job: Job, recipe: Recipe) -> str:
+    """A sentence where right answers are longer than a run may write (a case that adds thinking, say); else nothing."""
+    from perception_r1.models.processors import load_processor
+    from perception_r1.train import setup
+
+    limits = {"eval.max_new_tokens": recipe.eval.max_new_tokens}
+    if job.grid.cases[job.case].stage == "rl" and "max_completion_length" in (recipe.grpo or {}):
+        limits["grpo.max_completion_length"] = (recipe.grpo or {})["max_completion_length"]
+    family = setup.recipe_family(recipe)
+    task, tokenizer = setup.recipe_task(recipe, family), load_processor(recipe.model).tokenizer
+    answers = [task.gold(sample) for sample in setup.recipe_samples(recipe, recipe.data.eval, family)]
+    lengths = [len(ids) + 1 for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]  # and the end token
+    for key, limit in limits.items():
+        cut = sum(length > limit for length in lengths)
+        if cut:
+            return (
+                f"{job.grid.name} {job.case}: {cut} of {len(lengths)} right answers are longer than {key} ({limit} "
+                f"tokens; the longest has {max(lengths)}): they will be cut off"
+            )
+    return ""
 
 
 def _can_start(job: Job, out: str | Path) -> bool:
