@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from perception_r1.core.algebra import Value, differ_by_a_number, number_of, read_value, rounds_to, same_value
+from perception_r1.core.fact_words import Verdict, by_words
 from perception_r1.core.notation import MAX_CHARS, normalise
 
 __all__ = ["MAX_CHARS", "Statement", "Verdict", "normalise", "statements", "unasked", "verdict", "verdicts"]
-
-Verdict: TypeAlias = Literal["stated", "absent", "contradicted"]
 
 _MOST_FORMS = 2
 """A quantity may be said in at most so many different expressions; more is a list of guesses."""
@@ -36,13 +35,14 @@ class Statement(NamedTuple):
 
 
 _ATOM = r"(?:\d++(?:\.\d++)?+|sqrt|pi(?![a-z])|[a-z](?![a-z']))"
-_VALUE = rf"[-+(]*+{_ATOM}(?:[ ]?[-+*/^()]++[ ]?[-+(]*+{_ATOM}|{_ATOM})*+\)*+"
+_VALUE = rf"[-+(]*+{_ATOM}(?:°?[ ]?[-+*/^()]++[ ]?[-+(]*+{_ATOM}|{_ATOM})*+\)*+"
 _SEGMENT = r"[A-Z]'?[A-Z]'?(?![A-Za-z'])"
 _TERM = rf"(?:∠ ?(?:[A-Z]{{3}}|[A-Z]|\d)(?![A-Za-z])|arc [A-Z]{{2,3}}(?![A-Za-z])|(?<![A-Za-z∠]){_SEGMENT})"
 _RADIUS = r"(?:radius(?: of)?(?: circle)?(?: ([A-Z])(?![A-Za-z]))?|circle ([A-Z]) has (?:a )?radius(?: of)?)"
 _EQUATION = re.compile(rf"({_TERM})\s*°?\s*(=|≠|\bis\b(?!\s+(?:not\b|a\b)))\s*")
 _NEXT = re.compile(rf"({_TERM})|({_VALUE})")
 _LINK = re.compile(r"\s*°?\s*=\s*")
+_OTHER = re.compile(rf"\s*°?,?\s*(?:=|\bor\b)\s*({_VALUE})")
 _RADIUS_IS = re.compile(rf"{_RADIUS}\s*(?:=|≠|\bis\b|:)?\s*({_VALUE})")
 _PAIR = re.compile(rf"({_SEGMENT}) ?(∥|⊥|∦|⟂̸) ?({_SEGMENT})")
 _PAIR_WORDS = re.compile(rf"({_SEGMENT}) and ({_SEGMENT}) are (not )?(parallel|perpendicular|equal|congruent)\b")
@@ -68,19 +68,10 @@ _BISECTS = re.compile(rf"({_SEGMENT}) (?:is a bisector of|bisects) ∠ ?([A-Z]{{
 
 _DENIED = re.compile(
     r"(?:\bnot|\bfalse|\bnever|\bwrong|\buntrue|n't)"
-    r"(?: (?:so|true|case|correct|that|if|point|triangle|circle|line|a))*\s*$",
+    r"(?: (?:so|true|case|correct|think|believe|say|claim|that|if|point|triangle|circle|line|a))*\s*$",
     re.I,
 )
 """Words before a statement that take it back: "it is not so that AB = 5"."""
-
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[A-Z]+'?")
-_SMALL_WORDS = """
-a an the is are was be of in on at to and or that this it its as by with given shown has have there we can see from
-which so figure diagram picture image
-"""
-_STOP = frozenset(_SMALL_WORDS.split())
-_NEGATION = re.compile(r"\b(?:not|no|never|isn't|aren't|neither)\b", re.I)
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 def verdict(text: str, fact: str) -> Verdict:
@@ -98,7 +89,7 @@ def verdict(text: str, fact: str) -> Verdict:
     said = statements(text)
     wanted = statements(fact)
     if not wanted:
-        return _by_words(text, fact)
+        return by_words(text, fact)
     # "the radius of circle O is 4" is about the radius; that O is a circle goes without saying
     wanted = tuple(one for one in wanted if one.relation != "circle") or wanted
     found = True
@@ -154,7 +145,8 @@ def _equations(clean: str) -> Iterable[Statement]:
             if part is None:
                 break
             if part[1] is None:
-                yield Statement("value", key, read_value(part[2]), negated)
+                yield Statement("value", key, _value(part[2]), negated)
+                yield from _other_values(clean, part.end(), key, negated)
                 break
             if (other := _term(part[1]))[0] == key[0] and other != key:
                 yield Statement("equal", (*sorted((key[-1], other[-1])), key[0]), "", negated)
@@ -166,13 +158,23 @@ def _equations(clean: str) -> Iterable[Statement]:
         yield Statement(
             "value",
             ("radius", match[1] or match[2] or ""),
-            read_value(match[3]),
+            _value(match[3]),
             ("≠" in match[0]) != _denied(clean, match.start()),
         )
     for match in _RIGHT_ANGLE.finditer(clean):
         yield Statement("value", _term("∠" + match[1]), read_value("90"), match[2] is not None)
     for match in _RIGHT_AT.finditer(clean):
         yield Statement("value", ("angle", match[1]), read_value("90"))
+
+
+def _other_values(clean: str, at: int, key: tuple[str, ...], negated: bool) -> Iterable[Statement]:
+    """``AB = x = 5`` says both; ``AB is 5 or 6`` does not make up its mind, which is to say both as well."""
+    for _ in range(_MOST_LINKS):
+        part = _OTHER.match(clean, at)
+        if part is None:
+            return
+        yield Statement("value", key, _value(part[1]), negated)
+        at = part.end()
 
 
 def _relations(clean: str) -> Iterable[Statement]:
@@ -228,6 +230,10 @@ def _shapes(clean: str) -> Iterable[Statement]:
         yield from kinds(match[2], match[3] is not None, match[4], match[5])
     for match in _IS_ADJECTIVE.finditer(clean):
         yield from kinds(match[1], match[2] is not None, match[3])
+
+
+def _value(text: str) -> Value:
+    return read_value(text.replace("°", ""))
 
 
 def _term(text: str) -> tuple[str, ...]:
@@ -303,28 +309,3 @@ def _sprayed(said: Sequence[Statement], fact: Statement) -> bool:
         kinds = {one.key[1] for one in said if one.relation == "kind" and one.key[0] == fact.key[0]}
         return len(kinds) > _MOST_KINDS
     return False
-
-
-def _by_words(text: str, fact: str) -> Verdict:
-    """A fact of no known kind: all its words, numbers and names in one sentence, without a negation that it lacks."""
-    wanted = _words(fact)
-    if not wanted:
-        return "absent"
-    names = {word for word in wanted if not word.islower()}
-    stated = denied = False
-    for sentence in _SENTENCE.split(normalise(text)):
-        words = _words(sentence)
-        if names <= words and len(wanted & words) >= 0.8 * len(wanted):
-            if bool(_NEGATION.search(sentence)) == bool(_NEGATION.search(fact)):
-                stated = True
-            else:
-                denied = True
-    return "contradicted" if denied else "stated" if stated else "absent"
-
-
-def _words(text: str) -> set[str]:
-    return {
-        word if not word.islower() else word.rstrip("s")
-        for word in _WORD.findall(normalise(text))
-        if word not in _STOP and not _NEGATION.fullmatch(word)
-    }

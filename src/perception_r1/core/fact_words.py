@@ -1,0 +1,61 @@
+"""Facts that are no statement of geometry ("The bar for May is 30"), looked for by their words, names and numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+from perception_r1.core.notation import normalise
+
+Verdict: TypeAlias = Literal["stated", "absent", "contradicted"]
+
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[A-Z]+'?")
+_SMALL_WORDS = """
+a an the is are was be of in on at to and or that this it its as by with given shown has have there we can see from
+which so figure diagram picture image
+"""
+_STOP = frozenset(_SMALL_WORDS.split())
+_NEGATION = re.compile(r"\b(?:not|no|never|isn't|aren't|neither)\b|≠", re.I)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
+
+
+def by_words(text: str, fact: str) -> Verdict:
+    """Whether a sentence holds the fact: all its names and numbers and most of its words, negated where the fact is.
+
+    ``contradicted``: a sentence of just these words says the opposite, or has other numbers, or more of them.
+
+    Example:
+        >>> by_words("We read that the bar for May is 30.", "The bar for May is 30")
+        'stated'
+        >>> by_words("The bar for May is 30. The bar for May is 31.", "The bar for May is 30")
+        'contradicted'
+    """
+    wanted = _words(fact)
+    if not wanted:
+        return "absent"
+    names = {word for word in wanted if not word.islower()}
+    numbers = _numbers(wanted)
+    stated = denied = False
+    for sentence in _SENTENCE.split(normalise(text)):
+        words = _words(sentence)
+        said = _numbers(words)
+        if numbers and said and said != numbers and words - said == wanted - numbers:
+            denied = True
+        elif names <= words and len(wanted & words) >= 0.8 * len(wanted):
+            if bool(_NEGATION.search(sentence)) == bool(_NEGATION.search(fact)):
+                stated = True
+            else:
+                denied = True
+    return "contradicted" if denied else "stated" if stated else "absent"
+
+
+def _words(text: str) -> set[str]:
+    return {
+        word if not word.islower() else word.rstrip("s")
+        for word in _WORD.findall(normalise(text))
+        if word not in _STOP and not _NEGATION.fullmatch(word)
+    }
+
+
+def _numbers(words: set[str]) -> set[str]:
+    return {word for word in words if word[:1].isdigit()}
