@@ -8,12 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from perception_r1.config import Recipe
-    from perception_r1.evaluate.backends import Decoding
-    from perception_r1.evaluate.benchmarks import Benchmark
-    from perception_r1.evaluate.checkpoints import Checkpoint
-    from perception_r1.families import Family
-    from perception_r1.tasks import Task
     from perception_r1.types import Sample
 
 
@@ -109,9 +103,18 @@ def eval_command(
     """
     import json
 
+    from perception_r1.cli.asking import (
+        benchmarks_of,
+        decoding_of,
+        family_of,
+        json_object,
+        limited,
+        samples_of,
+        task_of,
+    )
     from perception_r1.errors import UserError
     from perception_r1.evaluate.backends import BACKENDS, ServerSettings, open_backend
-    from perception_r1.evaluate.benchmarks import expand, load_benchmark
+    from perception_r1.evaluate.benchmarks import load_benchmark
     from perception_r1.evaluate.checkpoints import checkpoint_for
     from perception_r1.evaluate.run import evaluate
     from perception_r1.evaluate.workers import started_workers
@@ -129,7 +132,7 @@ def eval_command(
         settings = load_recipe(recipe)
     name = model or (settings.model if settings else None)
     checkpoint = checkpoint_for(like, name)
-    chosen = _benchmarks(benchmark, checkpoint, data, task, expand)
+    chosen = benchmarks_of(benchmark, checkpoint, data, task)
     task_name = task or (chosen[0].task if chosen else settings.task if settings else None)
     if task_name is None:
         raise UserError("say which task: --task grounding|counting|detection|ocr (or give a recipe, or --benchmark)")
@@ -138,11 +141,14 @@ def eval_command(
     if backend != "replay" and name is None:
         raise UserError("say which model: --model FOLDER_OR_ID (or --backend replay --responses FILE)")
 
+    if chosen and data is None:
+        raise UserError("say where the benchmark's files are: --data FOLDER")
+
     workers = started_workers(cpu=device == "cpu")
-    decoding = _decoding(settings, checkpoint, chosen, max_new_tokens, batch_size, repetition_penalty, box_scores)
+    decoding = decoding_of(settings, checkpoint, chosen, max_new_tokens, batch_size, repetition_penalty, box_scores)
     prompt = prompt or (checkpoint.prompt if checkpoint else None)
     like_family = family or (checkpoint.family if checkpoint and (like or settings is None) else None)
-    scorer = _task(task_name, _family(like_family, settings, name, backend), settings, preset, prompt, thinking)
+    scorer = task_of(task_name, family_of(like_family, settings, name, backend), settings, preset, prompt, thinking)
     if checkpoint and settings is None:
         min_pixels, max_pixels = min_pixels or checkpoint.min_pixels, max_pixels or checkpoint.max_pixels
     elif settings:
@@ -152,15 +158,15 @@ def eval_command(
     parts: list[tuple[str | None, list[Sample], Path | None, list[str]]] = []
     if chosen:
         for item in chosen:
-            found = load_benchmark(item, _needed(data), images, missing="skip" if skip_missing else "error")
-            rows = _limited(found.samples, limit, seed)
+            found = load_benchmark(item, Path(str(data)), images, missing="skip" if skip_missing else "error")
+            rows = limited(found.samples, limit, seed)
             parts.append((item.name, rows, found.annotations, [f"{item.title} from {found.path}", *found.notes]))
     else:
-        parts.append((None, _limited(_samples(data, images, scorer, settings), limit, seed), annotations, []))
+        parts.append((None, limited(samples_of(data, images, scorer, settings), limit, seed), annotations, []))
 
     generator: Any = None
     if backend != "replay":
-        extra, arguments = _json_object("--request", request), _json_object("--engine", engine)
+        extra, arguments = json_object("--request", request), json_object("--engine", engine)
         server_settings = ServerSettings(server, concurrency, timeout, extra)
         generator = open_backend(
             backend, str(name), scorer.family, decoding, device=device, server=server_settings, engine=arguments
@@ -223,134 +229,3 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     if metrics["unparsable"]:
         lines.append("  not usable: " + ", ".join(f"{reason} {n}" for reason, n in metrics["unparsable"].items()))
     return "\n".join(lines)
-
-
-def _benchmarks(
-    names: str | None, checkpoint: Checkpoint | None, data: Path | None, task: str | None, expand: Any
-) -> list[Benchmark]:
-    """The benchmarks that were named; a published checkpoint's own where only the folder of its data was."""
-    from perception_r1.errors import UserError
-
-    if names is None:
-        if checkpoint is None or data is None or data.is_file() or task is not None:
-            return []
-        if not checkpoint.benchmarks:
-            raise UserError(
-                f"{checkpoint.model} is made for reasoning, which lmms-eval evaluates: make bench-general "
-                f"MODEL={checkpoint.model} (or name a --benchmark)"
-            )
-        names = checkpoint.benchmarks
-    chosen: list[Benchmark] = expand(names)
-    tasks = sorted({item.task for item in chosen} | ({task} if task else set()))
-    if len(tasks) > 1:
-        raise UserError(f"--benchmark {names}: one task at a time ({', '.join(tasks)})")
-    return chosen
-
-
-def _decoding(
-    recipe: Recipe | None,
-    checkpoint: Checkpoint | None,
-    chosen: list[Benchmark],
-    max_new_tokens: int | None,
-    batch_size: int | None,
-    repetition_penalty: float | None,
-    box_scores: str,
-) -> Decoding:
-    """What was asked for, else the checkpoint's, the recipe's or the benchmark's."""
-    from perception_r1.config import Eval
-    from perception_r1.evaluate.backends import Decoding
-
-    plain = recipe.eval if recipe else Eval()
-    limit, penalty = plain.max_new_tokens, plain.repetition_penalty
-    if checkpoint is not None:
-        limit, penalty = checkpoint.max_new_tokens, checkpoint.repetition_penalty
-    elif recipe is None and chosen:
-        limit = max(item.max_new_tokens for item in chosen)
-    return Decoding(
-        max_new_tokens or limit, batch_size or plain.batch_size, repetition_penalty or penalty, box_scores == "logprob"
-    )
-
-
-def _needed(data: Path | None) -> Path:
-    from perception_r1.errors import UserError
-
-    if data is None:
-        raise UserError("say where the benchmark's files are: --data FOLDER")
-    return data
-
-
-def _json_object(option: str, text: str | None) -> dict[str, Any]:
-    import json
-
-    from perception_r1.errors import UserError
-
-    try:
-        value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"{option}: not valid JSON at column {error.colno}: {error.msg}") from None
-    if not isinstance(value, dict):
-        raise UserError(f'{option}: expected a JSON object such as {{"name": 1}}')
-    return value
-
-
-def _family(family: str | None, recipe: Recipe | None, model: str | None, backend: str) -> Any:
-    """As told, or the recipe's, or that of the model's own configuration."""
-    from perception_r1.errors import UserError
-    from perception_r1.families import get_family
-
-    like = family or (recipe.family if recipe else None)
-    if like is not None:
-        return get_family(like)
-    if model is None:
-        raise UserError("saved answers do not say which model wrote them: give --family")
-    if backend == "openai" and not Path(model).is_dir():
-        raise UserError("a server does not say of which family its model is: give --family")
-    from perception_r1.models.load import detect_family
-
-    return detect_family(model)
-
-
-def _task(
-    name: str, family: Family, recipe: Recipe | None, preset: str | None, prompt: str | None, thinking: bool
-) -> Task:
-    """The task; options win over the recipe, whose reward is taken whole (weights, matching, own function)."""
-    from typing import cast
-
-    from perception_r1.tasks import make_task
-
-    if recipe is not None:
-        from perception_r1.train.setup import recipe_task
-
-        changes: dict[str, Any] = {"thinking": thinking or recipe.thinking}
-        if prompt is not None:
-            changes["prompt"] = prompt
-        if preset is not None:
-            changes["reward"] = type(recipe.reward)(preset=cast("Any", preset))
-        return recipe_task(recipe.model_copy(update=changes), family)
-    return make_task(
-        name, family=family, reward=preset or "robust", thinking=thinking, prompt=cast("Any", prompt or "paper")
-    )
-
-
-def _samples(data: Path | None, images: Path | None, task: Task, recipe: Recipe | None) -> list[Sample]:
-    """Rows of ``--data``, or of the recipe's ``data.eval`` (mixed by count or share, as in training)."""
-    from perception_r1.data.rows import read_jsonl
-    from perception_r1.errors import UserError
-
-    if data is not None:
-        return read_jsonl(data, task.name, images=images)
-    if recipe is None or not recipe.data.eval:
-        raise UserError("say what to evaluate on: --data FILE.jsonl (or a recipe with data.eval)")
-    from perception_r1.train.setup import recipe_samples
-
-    return recipe_samples(recipe, recipe.data.eval, task.family)
-
-
-def _limited(samples: list[Sample], limit: int | None, seed: int) -> list[Sample]:
-    """``limit`` samples drawn at random, in the data's order: the first ones are often of one kind."""
-    if limit is None or limit >= len(samples):
-        return samples
-    import random
-
-    picked = set(random.Random(seed).sample(range(len(samples)), limit))
-    return [sample for index, sample in enumerate(samples) if index in picked]

@@ -41,6 +41,7 @@ def predict(
     """
     import json
 
+    from perception_r1.cli.asking import family_of
     from perception_r1.data.images import image_size, prepare
     from perception_r1.errors import UserError
     from perception_r1.evaluate.backends import Decoding, ServerSettings, open_backend
@@ -51,13 +52,7 @@ def predict(
     from perception_r1.tasks import make_task
 
     checkpoint = checkpoint_for(like, model)
-    known: Any = family or (checkpoint.family if checkpoint else None)
-    if known is None:
-        if backend == "openai" and not Path(model).is_dir():
-            raise UserError("a server does not say of which family its model is: give --family")
-        from perception_r1.models.load import detect_family
-
-        known = detect_family(model)
+    known = family_of(family or (checkpoint.family if checkpoint else None), None, model, backend)
     preset: Any = prompt or (checkpoint.prompt if checkpoint else "paper")
     asker = make_task(task, family=known, thinking=thinking, prompt=preset)
     limits: dict[str, int | None] = {"max_pixels": max_pixels}
