@@ -18,8 +18,8 @@ from perception_r1.errors import RecipeError, UserError
 T = TypeVar("T")
 
 LOST = (
-    "error: a process of this run has ended, or its launcher was stopped, so this one stops too (an error above, or the "
-    "launcher's summary below, says which); nothing is lost up to the last checkpoint: start again with --resume"
+    "error: a process of this run has ended, or its launcher was stopped, so this one stops too (an error above, or "
+    "the launcher's summary below, says which); nothing is lost up to the last checkpoint: start again with --resume"
 )
 _PEER_GONE = re.compile(
     r"connection (?:closed|reset)|broken pipe|socket timeout|timed? ?out|ncclremoteerror|remote process exited|"
