@@ -81,19 +81,28 @@ def test_fsdp2_is_one_process_and_resumes(digits_recipe: Path, alone: Any, launc
 
 
 @pytest.mark.slow
-def test_ddp_resumes_to_the_same_end(digits_recipe: Path, launch: Any, tmp_path: Path) -> None:
-    """The command itself, with answers that are sampled: interrupted after two steps it ends where a whole run ends."""
+def test_ddp_resumes_to_the_same_end(digits_recipe: Path, launch: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The command itself, with answers that are sampled: interrupted after two steps it ends where a whole run ends.
+
+    The reward is some function of the text: a model with random weights earns none of the task's.
+    """
+    text = "import zlib\n\ndef score(sample, completion, parsed, match):\n"
+    text += "    return zlib.crc32(completion.text.encode()) % 101 / 100\n"
+    (tmp_path / "varied_reward.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     outs = [tmp_path / "whole", tmp_path / "parts"]
-    command = ["-m", "perception_r1", "train", str(digits_recipe), "--quiet", "--set", HALF, "--set", "grpo.beta=0"]
+    command = ["-m", "perception_r1", "train", str(digits_recipe), "--quiet", "--set", HALF]
+    command += ["--set", "reward.function=varied_reward:score"]
     done = launch(*command, "--out", str(outs[0]))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("model:") == 1  # one process speaks
     rewind(*outs, 2)
     done = launch(*command, "--out", str(outs[1]), "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
-    for key in ("loss", "reward", "grad_norm"):
+    for key in ("loss", "reward", "grad_norm", "kl"):
         whole, parts = ([row[key] for row in metrics(out)] for out in outs)
         assert len(whole) == 4
+        assert any(whole)
         assert parts == pytest.approx(whole, abs=1e-5)
 
 
