@@ -9,15 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from perception_r1.config import Recipe, Source
-from perception_r1.data.images import model_image, prepare
-from perception_r1.data.mix import mix
-from perception_r1.data.sources import load_source
+from perception_r1.config import Recipe
+from perception_r1.data.images import model_image
 from perception_r1.errors import DataError, RecipeError
-from perception_r1.families import Family, get_family
+from perception_r1.families import Family
 from perception_r1.integrations.scoring import pack, settings_of, task_of
 from perception_r1.progress import progress
 from perception_r1.tasks import Task
+from perception_r1.train.setup import recipe_family, recipe_samples
 from perception_r1.types import Sample
 
 PLACEHOLDER = "<image>"
@@ -42,37 +41,17 @@ def rows_of(recipe: Recipe, *, evaluation: bool = True) -> Rows:
         RecipeError: no training rows are named, or the family is not known without the model's files.
         DataError: a bad row, or a question that contains the engines' placeholder for images.
     """
-    family = family_of(recipe)
+    family = recipe_family(recipe)
     settings = settings_of(recipe, family.name)
     task = task_of(settings)
     if not recipe.data.train:
         raise RecipeError(f"{recipe.path or recipe.name}: field 'data.train': names no source of rows")
-    train = _samples(recipe, recipe.data.train, recipe.data.total, family)
-    found = _samples(recipe, recipe.data.eval, None, family) if recipe.data.eval and evaluation else ()
+    train = tuple(recipe_samples(recipe, recipe.data.train, family))
+    found = tuple(recipe_samples(recipe, recipe.data.eval, family)) if recipe.data.eval and evaluation else ()
     for sample in (*train, *found):
         if PLACEHOLDER in task.prompt(sample).user:
             raise DataError(f"sample {sample.id!r}: its question contains {PLACEHOLDER!r}, which engines replace")
     return Rows(task, family, settings, train, found)
-
-
-def family_of(recipe: Recipe) -> Family:
-    """The recipe's family, or that of its model's configuration."""
-    if recipe.family is not None:
-        return get_family(recipe.family)
-    from perception_r1.models.load import detect_family
-
-    return detect_family(recipe.model)
-
-
-def _samples(recipe: Recipe, sources: Sequence[Source], total: int | None, family: Family) -> tuple[Sample, ...]:
-    parts = [
-        (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
-        for source in sources
-    ]
-    low, high = recipe.image.min_pixels, recipe.image.max_pixels
-    return tuple(
-        prepare(sample, family, min_pixels=low, max_pixels=high) for sample in mix(parts, total, recipe.data.seed)
-    )
 
 
 def messages_of(task: Task, sample: Sample) -> list[dict[str, str]]:

@@ -61,7 +61,8 @@ def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) ->
         (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
         for source in sources
     ]
-    samples = mix(parts, recipe.data.total, recipe.data.seed)
+    total = recipe.data.total if sources is recipe.data.train else None  # the number of rows to train on
+    samples = mix(parts, total, recipe.data.seed)
     limits = {"min_pixels": recipe.image.min_pixels, "max_pixels": recipe.image.max_pixels}
     return [prepare(sample, family, **limits) for sample in samples]
 
