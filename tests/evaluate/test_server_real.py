@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,6 +13,7 @@ from perception_r1.evaluate.run import evaluate
 from perception_r1.evaluate.server import ServerStreamer
 from perception_r1.openai_server import ChatServer
 from perception_r1.tasks import make_task
+from real_server import real_server
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -29,29 +25,8 @@ def served(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("served")
     tiny[0].save_pretrained(folder)
     tiny[1].save_pretrained(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("serve_tiny.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [sys.executable, script, folder, "--port", str(port)], env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            assert process.poll() is None, process.stdout.read()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail("the server did not start")
-        yield f"http://127.0.0.1:{port}/v1", str(folder)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with real_server(sys.executable, Path(__file__).with_name("serve_tiny.py"), folder) as url:
+        yield url, str(folder)
 
 
 @pytest.mark.slow
