@@ -25,7 +25,7 @@ Scored = tuple[Sample, RewardRecord]
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AP_INTERVAL_NOTE = (
     "intervals of AP: images resampled as weights on the precision-recall curve (200 resamples), the detections' "
-    "order kept"
+    "order kept, centred on the value"
 )
 
 
@@ -138,9 +138,8 @@ def coco_metrics(
     metrics: dict[str, dict[str, float]] = {name: {"value": value} for name, value in figures.items() if value >= 0}
     for name, values in _resampled(evaluator, image_ids, resamples, seed).items():
         if name in metrics:
-            low, high = np.quantile(values, [0.025, 0.975])
-            value = metrics[name]["value"]
-            metrics[name] |= {"low": min(float(low), value), "high": max(float(high), value)}
+            low, high = _centred(values, metrics[name]["value"])
+            metrics[name] |= {"low": max(low, 0.0), "high": min(high, 1.0)}
     for entry in metrics.values():
         entry["n"] = len(image_ids)
     return metrics
@@ -160,13 +159,19 @@ def coco_differences(
     found = {}
     for name in samples[0]:
         a, b = sides[0][0][name], sides[1][0][name]
-        low, high = np.quantile(samples[1][name] - samples[0][name], [0.025, 0.975])
-        value = b - a
-        found[name] = {
-            "value": value, "low": min(float(low), value), "high": max(float(high), value), "n": len(before),
-            "a": a, "b": b,
-        }  # fmt: skip
+        low, high = _centred(samples[1][name] - samples[0][name], b - a)
+        found[name] = {"value": b - a, "low": low, "high": high, "n": len(before), "a": a, "b": b}
     return found
+
+
+def _centred(values: NDArray[np.float64], value: float) -> tuple[float, float]:
+    """A 95 % interval around ``value`` as wide as that of the resamples.
+
+    Precision is interpolated by its maximum to the right, so that the noise of a resample lifts its AP: by 0.01 with 80
+    classes and 35,000 boxes, which left the value itself at the edge of the interval.
+    """
+    low, high = np.quantile(values, [0.025, 0.975]) + (value - values.mean())
+    return min(float(low), value), max(float(high), value)
 
 
 def _resampled(evaluator: Any, image_ids: Sequence[int], resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
