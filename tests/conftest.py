@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Nothing is fetched by a test; without this a model that is nowhere is asked for again and again for a minute and a half.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # No deadline: a busy machine is not a bug. Fifty examples a property keep the suite fast.
 settings.register_profile("tests", deadline=None, max_examples=50)
