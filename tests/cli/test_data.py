@@ -130,3 +130,14 @@ def test_help_needs_no_heavy_import():
     code += "print([name for name in ('torch', 'transformers', 'pyarrow', 'PIL', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_data_that_is_read_is_never_overwritten(coco, tmp_path):
+    before = coco.read_text()
+    (tmp_path / "link.json").symlink_to(coco)
+    for out in (coco, "link.json"):
+        done = pr1("convert", coco, out, "--from", "coco", "--task", "detection", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert "is the data to read" in done.stderr
+    assert coco.read_text() == before

@@ -61,6 +61,8 @@ def convert(
     from perception_r1.data.mix import mix
     from perception_r1.data.rows import write_jsonl
 
+    if out.exists() and src.exists() and out.samefile(src):
+        raise DataError("is the data to read, and would be lost (name another file to write)", path=out)
     notes: list[str] = []
     options = _options(option, skip_bad, skip_missing)
     samples = _load(src, source, task, images, split, options, notes, n=count)

@@ -19,10 +19,28 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that appears under its name only when it is complete; a failure leaves the old one, or none."""
+    """A file that appears under its name only when it is complete; a failure leaves the old one, or none.
+
+    A link stays and its target is replaced. What is no ordinary file (a device, a pipe: /dev/stdout) is written to as it
+    stands: a rename would put a file in its place.
+
+    Raises:
+        DataError: ``path`` is a folder, or lies in something that is none.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
+    if path.is_dir():
+        raise DataError("is a folder (name a file to write)", path=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError("its folder cannot be made: a file has that name (choose another)", path=path) from None
+    if (path.exists() and not path.is_file()) or path.parent == Path("/dev"):
+        with path.open(mode, encoding=encoding) as stream:
+            yield stream
+        return
+    if path.is_symlink():
+        path = path.resolve()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, mode, encoding=encoding) as stream:
