@@ -84,6 +84,8 @@ BAD = [
     ("counting", {"count": 3}, "count", "is 3 beside 2 points"),
     ("counting", {"points": None, "count": -1}, "count", "at least 0"),
     ("counting", {"points": None, "count": 2.5}, "count", "out of range"),
+    ("counting", {"points": None, "count": 1e20}, "count", "at most 10,000"),
+    ("counting", {"points": None, "count": 10**400}, "count", "not a finite number"),
     ("counting", {"points": None, "count": True}, "count", "true is not a number"),
     ("counting", {"points": None}, "count", "is missing"),
     ("detection", {"labels": ["dgo"]}, "labels", "did you mean 'dog'"),
@@ -113,7 +115,7 @@ def test_a_missing_field_suggests_a_similar_one(save_image, save_json):
     save_image("a.png", (100, 80))
     row = {**GOOD["grounding"], "box": [[1, 2, 3, 4]]}
     del row["boxes"]
-    with pytest.raises(DataError, match="is missing, did you mean 'box'"):
+    with pytest.raises(DataError, match="is missing, but there is 'box'"):
         read_jsonl(save_json("rows.jsonl", [row]))
 
 
@@ -124,6 +126,7 @@ def test_a_missing_field_suggests_a_similar_one(save_image, save_json):
         (b" \n\n", None, "the file is empty"),
         (b'{"id": "1", "image": "a.p', 1, "cut off"),
         (b'{"id": "1", "task": "ocr", "image": "a.png", "text": "x"}\n\n{"id": ', 3, "cut off"),
+        (b'{"id": "1", "boxes": [[1, 2]]\n', 1, "cut off at column 30"),
         (b'{"id": 1,, }', 1, "not valid JSON at column 10"),
         (b"[1, 2]", 1, "not an object"),
         (b'{"images": [], "annotations": []}', 1, "--from coco"),

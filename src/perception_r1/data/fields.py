@@ -63,7 +63,8 @@ def require(row: Mapping[str, Any], name: str, where: Where, expected: str) -> A
     """The value of ``name``, which must be there and not null."""
     value = row.get(name)
     if value is None:
-        found = "is null" if name in row else "is missing" + did_you_mean(name, (key for key in row if key != name))
+        close = difflib.get_close_matches(name, [key for key in row if key != name], n=1, cutoff=0.6)
+        found = "is null" if name in row else f"is missing, but there is {close[0]!r}" if close else "is missing"
         raise where.error(f"{found} (expected {expected})", name)
     return value
 
@@ -72,16 +73,20 @@ def number(value: object, where: Where, name: str, expected: str = "a number") -
     """A finite number; ``true`` is not 1 and ``"12"`` is not 12."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise where.error(f"{shown(value)} is not a number (expected {expected})", name)
-    if not math.isfinite(value):
+    try:
+        as_float = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        as_float = math.inf
+    if not math.isfinite(as_float):
         raise where.error(f"{shown(value)} is not a finite number (expected {expected})", name)
-    return float(value)
+    return as_float
 
 
-def integer(value: object, where: Where, name: str, *, minimum: int = 0) -> int:
+def integer(value: object, where: Where, name: str, *, minimum: int = 0, maximum: int | None = None) -> int:
     """A whole number of at least ``minimum``; 3.0 is read as 3, since tables often store counts as floats."""
-    expected = f"a whole number of at least {minimum}"
+    expected = f"a whole number of at least {minimum}" + (f" and at most {maximum:,}" if maximum is not None else "")
     as_float = number(value, where, name, expected)
-    if as_float != int(as_float) or as_float < minimum:
+    if as_float != int(as_float) or as_float < minimum or (maximum is not None and as_float > maximum):
         raise where.error(f"{shown(value)} is out of range (expected {expected})", name)
     return int(as_float)
 

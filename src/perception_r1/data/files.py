@@ -118,7 +118,8 @@ def parse_lines(content: str, path: Path) -> Iterator[tuple[int, Any]]:
 def broken_json(error: json.JSONDecodeError) -> str:
     """What is wrong with a piece of JSON, in a few words."""
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
-        return f"the JSON is cut off at column {error.colno}"
+        end = error.doc.rstrip()  # of a line with its line break, JSON names the column after that
+        return f"the JSON is cut off at column {max(len(end) - end.rfind(chr(10)), 1)}"
     return f"not valid JSON at column {error.colno}: {error.msg}"
 
 

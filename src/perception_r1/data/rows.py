@@ -39,6 +39,9 @@ TASKS: tuple[str, ...] = get_args(TaskName)
 NEEDS_QUESTION = {"grounding", "counting", "geometry"}
 OnError = Literal["raise"] | Callable[[DataError], None]
 
+MAX_COUNT = 10_000
+"""The right answer to a count names every object, so a mistaken 1e20 would fill the memory."""
+
 _NO_SIZE = (2**31, 2**31)
 
 
@@ -354,7 +357,8 @@ def _counting(row: Mapping[str, Any], size: Size, categories: tuple[str, ...], w
         n_objects, name = len(target.points_xy), "points"
     if row.get("count") is None and target is not None:
         return target
-    count = fields.integer(fields.require(row, "count", where, "a count, or boxes, or points"), where, "count")
+    value = fields.require(row, "count", where, "a count, or boxes, or points")
+    count = fields.integer(value, where, "count", maximum=MAX_COUNT)
     if target is not None and count != n_objects:
         raise where.error(f"is {count} beside {n_objects} {name} (correct either)", "count")
     return target or CountTarget(count)
