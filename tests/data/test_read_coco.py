@@ -131,6 +131,8 @@ def without(section, row, key):
         (broken("annotations", 3, bbox=[1, 1, True, 10]), 4, "annotations.bbox", "true is not a number"),
         (broken("annotations", 3, bbox=[1, 1, float("nan"), 10]), 4, "annotations.bbox", "not a finite number"),
         (broken("annotations", 3, bbox=[1, 1, 60, 10]), 4, "annotations.bbox", "outside its image of 50 × 50"),
+        (broken("annotations", 3, bbox=[30, 30, 40, 40]), 4, "annotations.bbox", "[30, 30, 40, 40] lies outside"),
+        (broken("annotations", 3, bbox=[30, 30, 40, 40]), 4, "annotations.bbox", "are these corners x1, y1, x2, y2"),
         (without("annotations", 2, "bbox"), 3, "annotations.bbox", "is missing"),
         (broken("annotations", 1, category_id=99), 2, "annotations.category_id", "99 is no category"),
         (broken("annotations", 1, image_id=99), 2, "annotations.image_id", "99 is no image"),

@@ -89,7 +89,7 @@ def open_coco(request: Request) -> Opened:
         own = entry_size({}, file, where) if options.sizes == "image" else size
         base = {"image": file, "width": own[0], "height": own[1]}
         objects = [
-            (item.label, _scaled(fields.box(item.box, size, Where(path, item.row), "annotations.bbox"), size, own))
+            (item.label, _scaled(_inside(item.box, size, Where(path, item.row)), size, own))
             for item in found
             if item.box is not None and item.label in is_wanted
         ]
@@ -113,6 +113,22 @@ def open_coco(request: Request) -> Opened:
 
     names = {"image": "images.file_name", "width": "images.width", "height": "images.height"}
     return Opened(path, [(image["_row"], image) for image in images.values()], to_rows, names)
+
+
+def _inside(corners: list[float], size: Size, where: Where) -> XYXY:
+    """The box, clipped; an error shows it as the file writes it."""
+    try:
+        return fields.box(corners, size, where)
+    except DataError:
+        x1, y1, x2, y2 = corners
+        bbox = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
+        corner_form = bbox[2] <= size[0] + 1 and bbox[3] <= size[1] + 1 and bbox[0] < bbox[2] and bbox[1] < bbox[3]
+        hint = "are these corners x1, y1, x2, y2?" if corner_form else "is it normalised, or of a resized image?"
+        raise where.error(
+            f"{shown(bbox)} lies outside its image of {size[0]} × {size[1]} pixels (expected [x, y, width, height] in "
+            f"pixels of the original image; {hint})",
+            "annotations.bbox",
+        ) from None
 
 
 def _scaled(box: XYXY, size: Size, own: Size) -> list[float]:

@@ -21,8 +21,8 @@ T = TypeVar("T")
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """A file that appears under its name only when it is complete; a failure leaves the old one, or none.
 
-    A link stays and its target is replaced. What is no ordinary file (a device, a pipe: /dev/stdout) is written to as it
-    stands: a rename would put a file in its place.
+    A link stays and its target is replaced. What is no ordinary file (a device, a pipe: /dev/stdout) is written to as
+    it stands: a rename would put a file in its place.
 
     Raises:
         DataError: ``path`` is a folder, or lies in something that is none.
