@@ -186,6 +186,13 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # a safe loader: plain values only
 
 
+def source_names(recipe: Recipe, sources: Sequence[Source]) -> list[str]:
+    """What messages call the sources of ``data.train`` or ``data.eval``: recipe, key and file."""
+    part = "eval" if sources is recipe.data.eval else "train"
+    where = f"{recipe.path or recipe.name}: data.{part}"
+    return [f"{where}.{number} ({source.path or source.source})" for number, source in enumerate(sources)]
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides; ``@FILE`` overrides with a whole YAML file.
 

@@ -155,6 +155,29 @@ def test_shared_images_are_listed(tmp_path: Path, recipe: Path) -> None:
     assert found(recipe, "--against", recipe)["shared"] == []  # train and held-out scenes differ
 
 
+def test_a_recipe_is_warned_of_images_that_its_own_evaluation_shares(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, GOOD)
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        "name: own\ntask: grounding\nmodel: nobody/nothing\nfamily: qwen3_vl\n"
+        f"data: {{train: [{{source: jsonl, path: {rows}}}], eval: [{{source: jsonl, path: {rows}}}]}}\ngrpo: {{}}\n"
+    )
+    report = found(recipe)
+    assert report["ok"]
+    assert [(finding["part"], finding["severity"]) for finding in report["findings"]] == [("overlap", "warning")]
+    recipe.write_text(recipe.read_text().replace("}], eval", ", count: 7}], eval"))
+    result = run(recipe)
+    assert result.exit_code == 2
+    assert f"{recipe}: data.train.0 ({rows}) has 1 rows but 7 are asked of it" in result.stderr
+
+
+def test_no_good_row_is_no_bad_row(tmp_path: Path) -> None:
+    result = run(write_rows(tmp_path, GOOD), "-f", "qwen3_vl", "-t", "counting")
+    assert result.exit_code == 1
+    assert "rows: 0 good, 1 bad" in result.stdout
+    assert "no good row is left" in result.stdout
+
+
 def test_limit_draws_rows(recipe: Path) -> None:
     assert found(recipe, "--limit", 5)["gold"]["n"] == 5
     assert found(recipe, "--limit", 50)["gold"]["n"] == 12

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.check.run import Limits
-from perception_r1.config import Recipe, Source, load_recipe
+from perception_r1.config import Recipe, Source, load_recipe, source_names
 from perception_r1.data.images import prepare
 from perception_r1.data.mix import mix
 from perception_r1.data.rows import read_jsonl
@@ -140,7 +140,7 @@ def _rows(recipe: Recipe, sources: Sequence[Source], inputs: Inputs, *, total: i
     parts = [(_load(_spec(source), recipe.task, inputs), source.count, source.share) for source in sources]
     n_bad = len(inputs.bad)
     try:
-        drawn = mix(parts, total, recipe.data.seed)
+        drawn = mix(parts, total, recipe.data.seed, names=source_names(recipe, sources))
     except DataError:
         if not n_bad:
             raise

@@ -22,6 +22,8 @@ HACK_ROWS = 32
 
 SHOWN_IMAGES = 3
 
+NO_ROW = "no good row is left"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -69,6 +71,7 @@ def run_checks(
     limits: Limits | None = None,
     answers: Sequence[Answer] | None = None,
     against: Sequence[Sample] | None = None,
+    own_evaluation: bool = False,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> CheckReport:
@@ -82,6 +85,7 @@ def run_checks(
         limits: token limits.
         answers: real answers of a model, for the coordinate frame.
         against: an evaluation set, for shared images.
+        own_evaluation: whether that is the recipe's own ``data.eval``: shared images are then a warning.
         seed: of the rows that hacks are tried on.
         advance: called after each row.
     """
@@ -101,7 +105,7 @@ def run_checks(
     shared = None if against is None else tuple(overlap(samples, against))
     findings = [Finding("rows", str(error)) for error in bad]
     if not samples:
-        findings.append(Finding("rows", "no good row is left"))
+        findings.append(Finding("rows", NO_ROW))
     findings += gold.findings
     findings += hack_findings
     findings += lengths.findings if lengths else ()
@@ -113,6 +117,7 @@ def run_checks(
             Finding(
                 "overlap",
                 f"{several(len(shared), 'image')} of the evaluation set in training: {first}{more} (leave them out)",
+                severity="warning" if own_evaluation else "error",
                 sample=shared[0].ids_a[0],
             )
         )

@@ -47,7 +47,11 @@ def check(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option("--against", help="An evaluation set (recipe or data): list the images shared with it."),
+        typer.Option(
+            "--against",
+            help="An evaluation set (recipe or data): list the images shared with it.",
+            show_default="the recipe's, as a warning",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="That many rows, drawn at random.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of --limit and of the rows that hacks are tried on.")] = 0,
@@ -88,6 +92,7 @@ def check(
     answers = None if responses is None else read_answers(responses, inputs.task, samples)
     if limit is not None and limit < len(samples):
         samples = random.Random(seed).sample(samples, limit)
+    own = inputs.evaluation if against is None and inputs.evaluation and samples is not inputs.evaluation else None
     folder = model or (Path(inputs.model) if inputs.model and Path(inputs.model).is_dir() else None)
     with progress("checking", len(samples), enabled=not quiet) as advance:
         report = run_checks(
@@ -97,7 +102,8 @@ def check(
             counter=TokenCounter.estimate() if folder is None else TokenCounter.of_model(folder),
             limits=inputs.limits,
             answers=answers,
-            against=None if against is None else evaluation_rows(against, inputs.task.name, source),
+            against=own if against is None else evaluation_rows(against, inputs.task.name, source),
+            own_evaluation=own is not None,
             seed=seed,
             advance=advance,
         )
@@ -118,6 +124,8 @@ def check(
 def _show(console: Console, report: CheckReport, target: Path) -> None:
     from rich.markup import escape
 
+    from perception_r1.check.run import NO_ROW
+
     def line(part: str, what: str) -> None:
         levels = {finding.severity for finding in report.findings if finding.part == part}
         mark = "[red]✗[/]" if "error" in levels else "[yellow]![/]" if levels else "[green]✓[/]"
@@ -130,7 +138,7 @@ def _show(console: Console, report: CheckReport, target: Path) -> None:
             console.print(f"    and {len(mine) - SHOWN_ROWS:,} more (--json lists all)")
 
     console.print(f"[bold]{escape(str(target))}[/]: {report.task}, family {report.family}")
-    n_bad = sum(finding.part == "rows" for finding in report.findings)
+    n_bad = sum(finding.part == "rows" and finding.message != NO_ROW for finding in report.findings)
     line("rows", f"rows: {report.n_rows:,} good, {n_bad:,} bad")
     gold = report.gold
     if gold.mean is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception_r1.config import Recipe, Source
+from perception_r1.config import Recipe, Source, source_names
 from perception_r1.data.images import prepare
 from perception_r1.data.mix import mix
 from perception_r1.data.sources import load_source
@@ -62,7 +62,7 @@ def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) ->
         for source in sources
     ]
     total = recipe.data.total if sources is recipe.data.train else None  # the number of rows to train on
-    samples = mix(parts, total, recipe.data.seed)
+    samples = mix(parts, total, recipe.data.seed, names=source_names(recipe, sources))
     limits = {"min_pixels": recipe.image.min_pixels, "max_pixels": recipe.image.max_pixels}
     return [prepare(sample, family, **limits) for sample in samples]
 
