@@ -80,7 +80,10 @@ def model_type(path_or_id: str | Path) -> str:
     try:
         return str(AutoConfig.from_pretrained(str(path_or_id)).model_type)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path_or_id}: configuration cannot be read: {_first_line(error)}") from None
+        raise ModelError(
+            f"{path_or_id}: configuration cannot be read: {_first_line(error).rstrip('.')} (download it into a folder, "
+            "or name its family: 'family: qwen2_5_vl' in the recipe, or --family where the command has it)"
+        ) from None
 
 
 def detect_family(path_or_id: str | Path) -> Family:
