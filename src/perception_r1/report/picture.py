@@ -46,6 +46,7 @@ def summary_png(
     title: str = "",
     scenes: int = 4,
     seed: int = 0,
+    unit: str = "samples",
 ) -> Path:
     """Draw the picture.
 
@@ -56,6 +57,7 @@ def summary_png(
         title: above; default the headline's metric.
         scenes: how many columns of scenes, drawn at random from improved, worsened and unchanged ones as in the page.
         seed: of the choice and the bootstrap.
+        unit: what a sample is called in the headline.
 
     Raises:
         UserError: no evaluation.
@@ -73,7 +75,7 @@ def summary_png(
     FigureCanvasAgg(figure)
     figure.text(0.025, 0.965, title or words.metric_name(task, primary), size=17, weight="bold", color=_INK, va="top")
     if rows:
-        line = words.headline(task, primary, rows, rows[0]["n"], "held-out samples").split(". ")[0].rstrip(".") + "."
+        line = words.headline(task, primary, rows, rows[0]["n"], unit).split(". ")[0].rstrip(".") + "."
         figure.text(0.025, 0.905, line, size=10.5, color=_SOFT, va="top")
     left = figure.add_gridspec(2 if rl else 1, 1, left=0.095, right=0.40, top=0.785, bottom=0.075, hspace=0.5)
     _dots(figure.add_subplot(left[0]), task, primary, rows)
@@ -152,7 +154,7 @@ def _scenes(figure: Any, grid: Any, evaluations: Sequence[Evaluation], n: int, s
             for spine in axes.spines.values():
                 spine.set_visible(False)
             if row == 0:
-                axes.set_title(_short(asked(result.sample)), size=9.5, color=_INK, pad=6)
+                axes.set_title(_short(asked(result.sample), 78 // n), size=9.5, color=_INK, pad=6)
             if column == 0:
                 axes.set_ylabel(evaluation.title, size=10.5, color=_INK, weight="bold", labelpad=8)
             good = quality(result.sample, result.record)
@@ -163,5 +165,5 @@ def _scenes(figure: Any, grid: Any, evaluations: Sequence[Evaluation], n: int, s
             )  # fmt: skip
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 26 else text[:25] + "…"
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
