@@ -113,6 +113,9 @@ class LazyGroup(TyperGroup):
         except typer.Abort:
             typer.echo("aborted", err=True)
             sys.exit(1)
+        except SystemExit as stop:
+            # `pr1 check … | head`: rich ends the program itself, with 1, when the reader has gone.
+            sys.exit(0 if isinstance(stop.__context__, BrokenPipeError) else stop.code)
         except Exception as error:
             # Click's own errors (bad option, missing argument): typer vendors click in recent releases, so they are
             # known by what they can do.
