@@ -73,3 +73,11 @@ def test_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_answer_and_no_size_are_named() -> None:
+    target = {"boxes": [[0, 0, 320, 240]]}
+    with pytest.raises(UserError, match="response: NoneType is no answer"):
+        score("grounding", None, target, family="qwen3_vl", image_size=(640, 480))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="image_size: '640x480' is no size"):
+        score("grounding", BOX, target, family="qwen3_vl", image_size="640x480")  # type: ignore[arg-type]

@@ -54,8 +54,15 @@ def score(
         0.5
     """
     from perception_r1.data.rows import sample_from_row, target_fields
+    from perception_r1.errors import UserError
     from perception_r1.tasks import make_task
+    from perception_r1.types import Completion
 
+    if not isinstance(response, (str, Completion)):
+        raise UserError(f"response: {type(response).__name__} is no answer (expected text, or a Completion)")
+    for name, size in (("image_size", image_size), ("model_size", model_size)):
+        if size is not None and (isinstance(size, str) or len(size) != 2):
+            raise UserError(f"{name}: {size!r} is no size (expected (width, height) in pixels)")
     made = make_task(task, family=family, reward=preset, thinking=thinking)
     row = dict(target) if isinstance(target, Mapping) else target_fields(target)
     row = {"id": "score", "question": "object", **row, "task": task}
