@@ -121,7 +121,8 @@ def test_gold_answers_are_right(tmp_path, task, scenes):
 
 def test_replay_misses_an_answer(tmp_path, task, scenes):
     with pytest.raises(DataError, match="no saved answer for sample"):
-        evaluate(task, scenes, {"other": Completion("[]")}, tmp_path, model_name="x", progress=False)
+        evaluate(task, scenes, {"other": Completion("[]")}, tmp_path / "out", model_name="x", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_processor_that_resizes_again_is_found_out(scenes):

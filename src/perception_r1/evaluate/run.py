@@ -93,6 +93,7 @@ def evaluate(
     """
     out_dir = Path(out_dir)
     samples = [_prepared(sample, task, min_pixels, max_pixels) for sample in _unique(samples)]
+    _refuse_missing(samples, answers)
     settings = _settings(task, samples, answers, model_name)
     if workers.is_first:
         _open(out_dir, settings, samples, resume)
@@ -195,10 +196,6 @@ def _ask(
 ) -> Iterator[tuple[Sample, Completion | NoAnswer]]:
     """Samples not in ``skip`` with their completions, as they come; only this process's share of them."""
     if isinstance(answers, Mapping):
-        missing = [sample.id for sample in samples if sample.id not in answers]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise DataError(f"no saved answer for sample {missing[0]!r}{more} (limit the data, or answer them)")
         yield from ((sample, answers[sample.id]) for sample in samples[workers.index :: workers.count]
                     if sample.id not in skip)  # fmt: skip
         return
@@ -217,6 +214,14 @@ def _ask(
         for index, completion in zip(batch, completions, strict=True):
             if samples[index].id not in skip:
                 yield samples[index], completion
+
+
+def _refuse_missing(samples: Sequence[Sample], answers: Answers) -> None:
+    """Saved answers must be there for every sample; said before a folder is made."""
+    missing = [sample.id for sample in samples if sample.id not in answers] if isinstance(answers, Mapping) else []
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"no saved answer for sample {missing[0]!r}{more} (limit the data, or answer them)")
 
 
 def _scored(task: Task, sample: Sample, completion: Completion | NoAnswer) -> Answered:
