@@ -77,7 +77,7 @@ class _Lines:
 
     def close(self) -> None:
         elapsed = time.monotonic() - self.start
-        if elapsed >= _PATIENCE_S:
+        if elapsed >= _PATIENCE_S and self.done > self.before:  # nothing done: what stopped it speaks for itself
             print(f"{self.description}: {self.done} {self.unit} in {format_duration(elapsed)}", file=sys.stderr)
 
 

@@ -106,7 +106,7 @@ def test_bad_entries_may_be_left_out(coco):
     arguments = ("convert", coco, coco.parent / "x.jsonl", "--task", "detection", "--skip-bad")
     done = pr1(*arguments)
     assert done.returncode == 0
-    assert done.stderr.startswith("note: 1 bad entries left out; the first: ")
+    assert done.stderr.startswith("note: bad entries left out: 1; the first: ")
     (coco.parent / "images" / "b.png").unlink()
     done = pr1(*arguments, "--skip-missing")
     assert done.returncode == 2

@@ -57,7 +57,7 @@ def test_detection(folder):
     assert samples[0].categories == ("cat", "dog", "ant")
     assert samples[1].target == BoxTarget(((1.0, 1.0, 11.0, 11.0),), ("cat",))  # no crowd, no box without area
     assert samples[2].target == BoxTarget(())
-    assert notes[0].startswith("1 crowd boxes")
+    assert notes[0].startswith("crowd boxes are not objects: 1 left out")
     assert notes[1] == "1 boxes without area left out"
 
 
@@ -104,7 +104,7 @@ def test_official_2014_file_without_its_images(shared_data):
     samples, notes = load(path, "detection", missing="keep")
     assert len(samples) == 100
     assert sum(len(sample.target.boxes_xyxy) for sample in samples) == 839 - 9
-    assert notes[0].startswith("9 crowd boxes")
+    assert notes[0].startswith("crowd boxes are not objects: 9 left out")
     names = {item["id"]: item["name"] for item in read_json(path)["categories"]}
     assert names == COCO_NAMES
 
@@ -172,8 +172,8 @@ def test_bad_and_missing_entries_may_be_left_out(folder):
     path = folder(change)
     samples, notes = load(path, "detection", missing="skip", on_error="skip")
     assert [sample.id for sample in samples] == ["c"]
-    assert any("1 entries left out because their image is missing" in note for note in notes)
-    assert any(note.startswith("1 bad entries left out; the first: ") and "outside" in note for note in notes)
+    assert any("entries left out because their image is missing: 1" in note for note in notes)
+    assert any(note.startswith("bad entries left out: 1; the first: ") and "outside" in note for note in notes)
 
 
 def test_coco_2014_names_find_2017_files(folder, save_image):

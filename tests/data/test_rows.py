@@ -69,7 +69,7 @@ BAD = [
     ("grounding", {"boxes": None, "bboxes": []}, "boxes", "is null"),
     ("grounding", {"question": None}, "question", "what to find"),
     ("grounding", {"question": "  "}, "question", "is empty"),
-    ("grounding", {"labels": ["dog", "cat"]}, "labels", "2 labels for 1 boxes"),
+    ("grounding", {"labels": ["dog", "cat"]}, "labels", "expected one a box (1), got 2"),
     ("grounding", {"image": "b.png"}, "image", "does not exist"),
     ("grounding", {"image": 7}, "image", "not a string"),
     ("grounding", {"width": 100}, "height", "is missing beside 'width'"),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +127,24 @@ def test_jsonl_options(tmp_path):
     assert len(load_source({**spec, "options": {"missing": "keep"}}, task="ocr", base_dir=tmp_path)) == 2
     with pytest.raises(DataError, match=r"rows\.jsonl:1: field 'image': .* does not exist"):
         load_source({**spec, "options": {"on_error": "skip"}}, task="ocr", base_dir=tmp_path)
+
+
+def test_jsonl_rows_without_their_image_are_left_out_where_asked(tmp_path, save_image):
+    save_image("here.png", (50, 40))
+    lines = [{"image": name, "question": "read", "text": "a"} for name in ("here.png", "gone.png")]
+    lines.append({"image": "here.png", "question": "read"})  # bad in another way
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    spec = {"source": "jsonl", "path": "rows.jsonl"}
+    with pytest.raises(DataError, match=r"rows\.jsonl:3: field 'text'"):
+        load_source({**spec, "options": {"missing": "skip"}}, task="ocr", base_dir=tmp_path)
+    notes = []
+    both = {"missing": "skip", "on_error": "skip"}
+    samples = load_source({**spec, "options": both}, task="ocr", base_dir=tmp_path, note=notes.append)
+    assert [Path(sample.image).name for sample in samples] == ["here.png"]
+    assert [note.partition(";")[0] for note in notes] == [
+        "rows left out because their image is missing: 1",
+        "bad rows left out: 1",
+    ]
 
 
 def test_digits(tmp_path):

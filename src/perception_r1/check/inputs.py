@@ -62,6 +62,8 @@ def of_recipe(path: Path, *, family: str | None, preset: str | None, overrides: 
     )
     if not recipe.data.train and not recipe.data.eval:
         raise RecipeError(f"{path}: field 'data': names no source of rows")
+    if grpo or sft or recipe.lora:
+        inputs.notes.append("the trainer's settings (grpo, sft, lora) are checked by pr1 train --dry-run, not here")
     inputs.evaluation = _rows(recipe, recipe.data.eval, inputs)
     # A recipe that only evaluates is checked on what it evaluates.
     inputs.samples = _rows(recipe, recipe.data.train, inputs, total=recipe.data.total) or inputs.evaluation

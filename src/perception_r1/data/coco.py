@@ -232,7 +232,7 @@ def _annotations(value: Any, categories: dict[Any, str], path: Path, request: Re
             continue
         found[image_id].append(_Annotation(row, label, corners))
     if n_crowds:
-        request.note(f"{n_crowds} crowd boxes are not objects: left out, with their image's rows for that category")
+        request.note(f"crowd boxes are not objects: {n_crowds} left out, with their image's rows for that category")
     if n_flat:
         request.note(f"{n_flat} boxes without area left out")
     return found

@@ -107,9 +107,9 @@ def collect(opened: Opened, request: Request) -> list[Sample]:
         else:
             samples.extend(found)
     if n_missing:
-        request.note(f"{n_missing} entries left out because their image is missing")
+        request.note(f"entries left out because their image is missing: {n_missing}")
     if skipped:
-        request.note(f"{len(skipped)} bad entries left out; the first: {skipped[0]}")
+        request.note(f"bad entries left out: {len(skipped)}; the first: {skipped[0]}")
     if not samples and request.on_bad is None:
         reason = (
             f"{n_missing} images are missing, {len(skipped)} entries are bad" if n_missing or skipped else "none fit"

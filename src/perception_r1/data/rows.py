@@ -324,7 +324,7 @@ def _boxes(row: Mapping[str, Any], size: Size, where: Where) -> BoxTarget:
     boxes = tuple(fields.box(item, size, where) for item in value)
     labels = fields.text_list(row["labels"], where, "labels") if row.get("labels") is not None else ()
     if labels and len(labels) != len(boxes):
-        raise where.error(f"{len(labels)} labels for {len(boxes)} boxes (expected one a box)", "labels")
+        raise where.error(f"expected one a box ({len(boxes)}), got {len(labels)}", "labels")
     return BoxTarget(boxes, labels)
 
 

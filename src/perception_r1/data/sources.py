@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from perception_r1.data import coco, fox, geometry3k, hf, mathvista, mix, pixmo, records, refcoco
-from perception_r1.data.fields import did_you_mean
+from perception_r1.data.fields import MissingImageError, did_you_mean
 from perception_r1.data.reading import MISSING, ON_ERROR, Opened, Request, collect
 from perception_r1.data.rows import TASKS, read_jsonl
 from perception_r1.errors import DataError
@@ -160,18 +160,28 @@ def _reader(open_source: Callable[[Request], Opened]) -> Callable[[Request], lis
 def _jsonl(request: Request) -> list[Sample]:
     request.no_split("jsonl")
     _no_options(request, "jsonl")
-    if request.missing == "skip":
-        raise DataError("source 'jsonl' takes 'missing: error' or 'missing: keep' (or 'on_error: skip')")
     bad: list[DataError] = []
+    missing: list[DataError] = []
+
+    def left_out(error: DataError) -> None:
+        if isinstance(error, MissingImageError) and request.missing == "skip":
+            missing.append(error)
+        elif request.on_error == "raise":
+            raise error
+        else:
+            bad.append(error)
+
     samples = read_jsonl(
         request.path,
         request.task,
         images=request.images,
-        on_error=request.on_bad or ("raise" if request.on_error == "raise" else bad.append),
-        check_images=request.missing == "error",
+        on_error=request.on_bad or left_out,
+        check_images=request.missing != "keep",
     )
-    if bad:
-        request.note(f"{len(bad)} bad rows left out; the first: {bad[0]}")
+    for what, errors in (("rows left out because their image is missing", missing), ("bad rows left out", bad)):
+        if errors:
+            request.note(f"{what}: {len(errors)}; the first: {errors[0]}")
+    bad = bad or missing
     if not samples and bad:
         raise bad[0]
     return samples

@@ -96,7 +96,7 @@ def import_launch(path: str | Path, *, task: str | None = None, model: str | Non
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from None
+        raise RecipeError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if path.suffix in (".yaml", ".yml"):
         arguments: dict[str, Any] = {"dataset_name": str(path)}
     else:

@@ -83,7 +83,7 @@ def read_rows(path: str | Path, *, needs: Sequence[str] = ()) -> list[Row]:
             raise DataError("is not an object", path=path, line=line)
         for name in needs:
             if row.get(name) is None:
-                raise DataError("is missing", path=path, line=line, field=name)
+                raise DataError("is missing (every row needs it)", path=path, line=line, field=name)
         rows.append(row)
     if not rows:
         raise DataError("the file has no rows", path=path)
