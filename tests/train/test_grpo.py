@@ -142,6 +142,37 @@ def test_lora_trains_adapters_only_and_saves_a_whole_model(recipe_file: Path, tm
     load_model(run_grpo(load_recipe(recipe_file, [lora, "grpo.max_steps=1"]), out, show_progress=False))
 
 
+def test_an_adapter_is_merged_into_a_bfloat16_model_without_losing_what_it_learned(tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText
+
+    from perception_r1.models.load import load_model
+    from perception_r1.models.tiny import build_tiny
+    from perception_r1.train.grpo import merge_adapter
+
+    model, processor = build_tiny("qwen2_5_vl")
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    trained = get_peft_model(
+        load_model(tmp_path / "base", dtype="float32")[0], LoraConfig(r=4, target_modules=["q_proj"])
+    )
+    torch.manual_seed(0)
+    for name, weight in trained.named_parameters():
+        if "lora_B" in name:  # a run at a learning rate of 1e-5 moves weights by no more
+            weight.data.normal_(std=2e-4)
+    trained.save_pretrained(tmp_path / "adapter")
+    merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    expected = trained.merge_and_unload()
+    found = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
+    start = load_file(tmp_path / "base" / "model.safetensors")
+    for name, weight in expected.state_dict().items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-7)
+    moved = next(name for name in start if name.endswith("layers.0.self_attn.q_proj.weight") and "visual" not in name)
+    assert not torch.equal(load_file(tmp_path / "merged" / "model.safetensors")[moved], start[moved].float())
+
+
 def test_a_frozen_vision_tower_stays_as_it_was(recipe_file: Path, tmp_path: Path, tiny_model: Path) -> None:
     import torch
     from safetensors.torch import load_file

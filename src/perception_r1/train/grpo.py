@@ -182,10 +182,14 @@ def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: fl
 
 
 def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
-    """Write the model ``base`` with ``adapter`` merged into its weights, from files, however a run was sharded."""
+    """Write the model ``base`` with ``adapter`` merged into its weights, from files, however a run was sharded.
+
+    In float32, as it was trained: what adapters add to a weight is mostly smaller than a step of bfloat16, in which
+    models are published.
+    """
     from peft import PeftModel
 
-    model, _ = load_model(base)
+    model, _ = load_model(base, dtype="float32")
     PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(merged)
 
 
