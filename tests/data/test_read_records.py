@@ -45,6 +45,13 @@ def test_grounding_answers_in_all_their_forms(load, solution):
     assert sample.target == BOX
 
 
+@pytest.mark.parametrize("label", ["remote (tv)", "man's hat", "cup (red), 'old'"])
+def test_a_label_of_a_json_text_is_left_as_it_is(load, label):
+    solution = f'```json\n[{{"bbox_2d": [100, 48, 200, 96], "label": "{label}"}}]\n```'
+    [sample] = load({"problem": "all", "solution": solution}, "detection")
+    assert sample.target == BoxTarget(BOX.boxes_xyxy, (label,))
+
+
 @pytest.mark.parametrize("solution", [None, [], "", "[]", "None", "<answer> null </answer>"])
 def test_nothing_there(load, solution):
     assert load({"problem": "the zebra", "solution": solution})[0].target == BoxTarget(())

@@ -174,13 +174,13 @@ def _value(answer: Any, where: Where) -> Any:
     inner = re.sub(r"^```(?:json)?|```$", "", _unwrapped(answer).strip()).strip()
     if not inner or inner.lower() in {"none", "null"}:
         return None
-    try:
-        # tuples and single quotes are how Python prints what it once held
-        return json.loads(inner.replace("(", "[").replace(")", "]").replace("'", '"'))
-    except json.JSONDecodeError:
-        raise where.error(
-            f"{shown(answer)} is not readable (expected [x1, y1, x2, y2], or a JSON list)", "boxes"
-        ) from None
+    # Tuples and single quotes are how Python prints what it once held; in JSON they may be part of a label.
+    for text in (inner, inner.replace("(", "[").replace(")", "]").replace("'", '"')):
+        try:
+            return json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+    raise where.error(f"{shown(answer)} is not readable (expected [x1, y1, x2, y2], or a JSON list)", "boxes")
 
 
 def _points(value: Any) -> list[Any] | None:
