@@ -85,6 +85,9 @@ def test_two_spaces_must_agree(load):
     assert load({"problem": "x", "solution": [100, 48, 200, 96], "normalized_solution": [201, 119, 400, 240]})
     with pytest.raises(DataError, match=r"json:1: field 'solution': .* are different boxes of a 500 × 400 image"):
         load({"problem": "x", "solution": [100, 48, 200, 96], "normalized_solution": [100, 48, 200, 96]})
+    two = [[100, 48, 200, 96], [10, 10, 20, 20]]
+    with pytest.raises(DataError, match=r"field 'solution': 2 boxes beside 1 in normalized_solution"):
+        load({"problem": "x", "solution": two, "normalized_solution": [200, 120, 400, 240]})
 
 
 def test_counting(load):

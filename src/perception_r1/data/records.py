@@ -254,7 +254,9 @@ def _converted_point(value: Any, frame: Frame, where: Where) -> Any:
 
 def _check_agreement(boxes: list[Any], normalized: list[Any], size: Size, where: Where) -> None:
     """Both spaces were rounded, so a corner may differ by one unit of 1/1000 and a pixel."""
-    for box, other in zip(boxes, normalized, strict=False):
+    if len(boxes) != len(normalized):
+        raise where.error(f"{len(boxes)} boxes beside {len(normalized)} in normalized_solution", "boxes")
+    for box, other in zip(boxes, normalized, strict=True):
         x1, y1, x2, y2 = fields.box(box, size, where)
         expected = _converted_box(other, Frame("norm1000", size), where)
         for found, side, value in zip((x1, y1, x2, y2), size * 2, expected, strict=True):
