@@ -53,6 +53,12 @@ def test_folder(folder: Path) -> None:
     assert bare.target.visual_annotations == ()
 
 
+def test_a_folder_named_from_the_current_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    (sample,) = load(Path(folder.name))
+    assert sample.image == str(folder / "train" / "12" / "img_diagram.png")
+
+
 def test_a_broken_folder_names_file_and_field(folder: Path) -> None:
     file = folder / "train" / "12" / "data.json"
     file.write_text(json.dumps({"problem_text": "Find x.", "choices": ["1"], "answer": "Z"}))

@@ -66,7 +66,7 @@ def _folders(path: Path, problems: list[Path], request: Request, options: Geomet
         row: dict[str, Any] = {"id": str(record.get("id", file.parent.name)), "question": question}
         row["answer"] = _chosen(record, where)
         name = "img_diagram.png" if options.picture == "diagram" else "img_diagram_point.png"
-        row["image"] = finder.find(str(file.parent / name), where)
+        row["image"] = finder.find(str((file.parent / name).absolute()), where)
         forms = file.parent / "logic_form.json"
         if options.facts == "auto" and forms.is_file():
             row["visual_annotations"] = list(facts_of(read_json(forms).get("diagram_logic_form") or ()))
