@@ -136,6 +136,13 @@ def test_time_is_linear_whatever_the_text_holds(piece: str) -> None:
     assert time.process_time() - start < 6  # quadratic time would be minutes
 
 
+def test_time_is_linear_in_different_expressions_for_one_quantity() -> None:
+    text = "".join(f"AB={k}y\n" for k in range(1, MAX_CHARS // 8))
+    start = time.process_time()
+    assert verdict(text, "AB = 5") == "contradicted"
+    assert time.process_time() - start < 6
+
+
 @given(st.text(alphabet="ABCD∠=≠° 0123456789.+-x()\\{}$^abcdefilnopqrstu∥⊥,\n", max_size=300))
 def test_never_raises(text: str) -> None:
     statements(text)

@@ -304,7 +304,9 @@ def _sprayed(said: Sequence[Statement], fact: Statement) -> bool:
                 and not any(same_value(one.value, other) for other in forms)
             ):
                 forms.append(one.value)
-        return len(forms) > _MOST_FORMS
+                if len(forms) > _MOST_FORMS:  # at once: all of a long list compared with all would take a minute
+                    return True
+        return False
     if fact.relation == "kind":
         kinds = {one.key[1] for one in said if one.relation == "kind" and one.key[0] == fact.key[0]}
         return len(kinds) > _MOST_KINDS
