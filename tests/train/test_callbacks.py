@@ -57,6 +57,18 @@ def test_rollouts_are_saved_with_their_records(tmp_path: Path) -> None:
     assert json.loads(table[0]["row"]) == row_from_sample(samples[0])
 
 
+def test_a_step_that_generates_twice_keeps_both_batches(tmp_path: Path) -> None:
+    write = RolloutWriter(tmp_path / "rollouts", group_size=2)
+    for step, names in ((1, "ab"), (1, "c"), (2, "d")):
+        samples = [sample(name) for name in names for _ in range(2)]
+        write(step, samples, [Completion("[]", "stop")] * len(samples), [RewardRecord(1.0)] * len(samples))
+    tables = [pyarrow.parquet.read_table(path).to_pylist() for path in sorted((tmp_path / "rollouts").iterdir())]
+    assert [[(row["group"], row["id"]) for row in table] for table in tables] == [
+        [(0, "a"), (0, "a"), (1, "b"), (1, "b"), (2, "c"), (2, "c")],
+        [(0, "d"), (0, "d")],
+    ]
+
+
 def test_a_group_that_spans_processes_has_no_local_advantage(tmp_path: Path) -> None:
     write = RolloutWriter(tmp_path, group_size=2, rank=1)
     write(1, [sample("a"), sample("b")], [Completion("[]")] * 2, [RewardRecord(1.0), RewardRecord(0.0)])

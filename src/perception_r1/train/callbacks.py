@@ -59,7 +59,9 @@ class Progress(TrainerCallback):
 
 
 class RolloutWriter:
-    """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a generation batch and process.
+    """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a step and process.
+
+    A step that generates several times (``steps_per_generation`` below the accumulation) has them all in its file.
 
     ``record`` is the `RewardRecord` and ``row`` the canonical row of the sample, as JSON: a rollout can be looked at
     and scored again without the data it came from.
@@ -72,6 +74,9 @@ class RolloutWriter:
 
     def __init__(self, folder: Path, group_size: int, rank: int = 0) -> None:
         self.folder, self.group_size, self.rank = folder, group_size, rank
+        self.step = 0
+        self.rows: list[dict[str, Any]] = []
+        """Of the step, so far."""
 
     def __call__(
         self, step: int, samples: list[Sample], completions: list[Completion], records: list[RewardRecord]
@@ -80,10 +85,12 @@ class RolloutWriter:
         import pyarrow.parquet
 
         size = self.group_size
+        before = self.rows if step == self.step else []
+        groups = 1 + before[-1]["group"] if before else 0
         rows = [
             {
                 "step": step,
-                "group": i // size,
+                "group": groups + i // size,
                 "id": sample.id,
                 "image": sample.image or "",
                 "question": sample.question,
@@ -104,11 +111,14 @@ class RolloutWriter:
                 rewards = [record.reward for record in records[start : start + size]]
                 for row, advantage in zip(group, group_advantages(rewards), strict=True):
                     row["advantage"] = advantage
+        self.step, self.rows = step, [*before, *rows]
         self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if self.rank == 0 else f"-rank{self.rank}"
         path = self.folder / f"step-{step:06d}{suffix}.parquet"
         temporary = path.with_suffix(".tmp")
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), temporary, compression="zstd")
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(self.rows, schema=_schema()), temporary, compression="zstd"
+        )
         temporary.replace(path)
 
 
