@@ -87,6 +87,25 @@ def test_concurrency_is_bounded_and_connections_are_kept():
         assert double.connections <= 4
 
 
+def test_concurrency_is_bounded_over_all_that_ask_in_one_loop():
+    def behave(body, n):
+        time.sleep(0.02)
+        return "ok"
+
+    async def ask_all(client: ChatServer) -> list:
+        async def one(number: int) -> list:
+            return [found async for found in client.chat_many([(number, ask(str(number)))])]
+
+        found = await asyncio.gather(*(one(number) for number in range(24)))
+        await client.close()
+        return found
+
+    with ChatDouble(behave) as double:
+        found = asyncio.run(ask_all(server(double, concurrency=4)))
+        assert [key for ((key, reply),) in found if reply.text == "ok"] == list(range(24))
+        assert double.most_active <= 4
+
+
 def test_requests_are_drawn_late_and_functions_are_called_when_their_turn_comes():
     drawn, built = [], []
 

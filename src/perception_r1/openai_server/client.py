@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perception_r1.errors import UserError
@@ -84,7 +84,7 @@ class ChatServer:
             requests: key and body, drawn as there is room for them. A function is called, in a thread, when its turn
                 comes: images are then encoded late. An error that it raises ends the iteration.
         """
-        transport, _ = self._connection()
+        transport, limit = self._connection()
         source = iter(requests)
         results: asyncio.Queue[tuple[Key, Reply | ChatError] | BaseException | None] = asyncio.Queue()
 
@@ -93,7 +93,9 @@ class ChatServer:
                 for key, body in source:
                     made = await asyncio.to_thread(body) if callable(body) else body
                     try:
-                        await results.put((key, await self._tried(transport, made)))
+                        async with limit:  # others of this loop may be asking, too
+                            reply = await self._tried(transport, made)
+                        await results.put((key, reply))
                     except ChatError as error:
                         await results.put((key, error))
             except Exception as error:
@@ -101,7 +103,8 @@ class ChatServer:
             finally:
                 results.put_nowait(None)
 
-        workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+        most = len(requests) if isinstance(requests, Sized) else self.concurrency  # a judge asks one by one under verl
+        workers = [asyncio.create_task(work()) for _ in range(min(most, self.concurrency))]
         running = len(workers)
         try:
             while running:
