@@ -69,7 +69,7 @@ def score_answer(
     failure = None if evidence is None else evidence.get("failure")
     counted = counted_facts(sample, spec.preset)
     judged = bool(spec.components.get("visual")) and bool(counted)
-    if judged and failure is None and evidence is not None:
+    if counted and failure is None and evidence is not None:
         scores = evidence.get("scores")
         if not isinstance(scores, (list, tuple)) or len(scores) != len(sample.target.visual_annotations):
             failure = "the judge's verdicts are not one a fact"
@@ -84,7 +84,7 @@ def score_answer(
         return RewardRecord(
             None, components, parsed.status, f"not scored: {failure}", n_target=len(counted), answer=parsed.answer
         )
-    n_found = sum(found_facts(ctx)) if judged else 0
+    n_found = sum(found_facts(ctx)) if counted else 0  # also where the reward does not pay for them: it is a metric
     reason = _reason(parsed, components, n_found, len(counted) if judged else None)
     if reward is None:
         reason = "not scored: the reward function gave None"
@@ -121,9 +121,12 @@ def accuracy(ctx: Context) -> float:
         text = judged_text(ctx.completion)
         found = _PAPER_ANSWER.search(text)
         return float(verified(found[1].strip() if found else text.strip(), target.answer.strip()))
-    if ctx.parsed.status != "ok" or _SPLITTING.search(ctx.parsed.answer):  # "3 or 4" names two answers
-        return 0.0
-    return float(same_answer(ctx.parsed.answer, target.answer))
+    return float(is_right(ctx.parsed.status, ctx.parsed.answer, target.answer))
+
+
+def is_right(status: str, answer: str, gold: str) -> bool:
+    """Whether an answer, as `parse_answer` read it, is the gold answer ("3 or 4" names two, and is none)."""
+    return status == "ok" and not _SPLITTING.search(answer) and same_answer(answer, gold)
 
 
 def answer_format(ctx: Context) -> float:

@@ -1,8 +1,9 @@
 """The field's metrics from scored samples.
 
 Records already hold predictions in original-image pixels, so nothing is parsed or converted again. Metrics do not read
-the reward: the same answers give the same figures whichever preset scored them. An answer that cannot be parsed counts
-as wrong; a sample that was *not scored* (``reward is None``) is left out and shows in ``n_scored``.
+the reward: the same answers give the same figures whichever preset scored them (but for reasoned answers, which each
+preset grades, and whose facts it counts, in its own way). An answer that cannot be parsed counts as wrong; a sample
+that was *not scored* (``reward is None``) is left out and shows in ``n_scored``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_r1.core.answers import is_right
 from perception_r1.core.geometry import iou, iou_matrix
 from perception_r1.core.matching import assign
 from perception_r1.core.text import edit_similarity
 from perception_r1.evaluate.bootstrap import interval, mean_of_first, paired_difference
-from perception_r1.types import XYXY, BoxTarget, CountTarget, PointTarget, RewardRecord, Sample, TextTarget
+from perception_r1.types import (
+    XYXY,
+    AnswerTarget,
+    BoxTarget,
+    CountTarget,
+    PointTarget,
+    RewardRecord,
+    Sample,
+    TextTarget,
+)
 
 Scored = tuple[Sample, RewardRecord]
 Floats = NDArray[np.float64]
@@ -178,7 +189,15 @@ def quality(sample: Sample, record: RewardRecord) -> float:
         return 2 * true_positives(sample, record) / wanted if wanted else 1.0
     if isinstance(sample.target, TextTarget):
         return edit_similarity(record.answer.strip(), sample.target.text.strip())
-    return record.components.get("accuracy", 0.0)
+    return answer_right(sample, record)
+
+
+def answer_right(sample: Sample, record: RewardRecord) -> float:
+    """1 for the right final answer: as the preset graded it, or graded here where the reward does not look at it."""
+    known = record.components.get("accuracy")
+    if known is None and isinstance(sample.target, AnswerTarget):
+        return float(is_right(record.status, record.answer, sample.target.answer))
+    return known or 0.0
 
 
 def keep_scored(scored: Sequence[Scored]) -> list[Scored]:
@@ -251,7 +270,7 @@ def _ocr(scored: Sequence[Scored]) -> dict[str, Column]:
 
 
 def _answer(scored: Sequence[Scored]) -> dict[str, Column]:
-    table = {"accuracy": Column(_array([record.components.get("accuracy", 0.0) for _, record in scored]))}
+    table = {"accuracy": Column(_array([answer_right(*pair) for pair in scored]))}
     n_facts = _array([record.n_target for _, record in scored])
     if n_facts.any():  # what the responses say of the picture, where facts are known
         found = _array([record.n_valid for _, record in scored])
