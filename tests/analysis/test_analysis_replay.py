@@ -49,6 +49,15 @@ def test_figures_by_hand():
     assert found["most_flipped"] == [{"step": 1, "id": "a", "flips": 4, "of": 4}]
 
 
+def test_intervals_of_shares_resample_whole_groups():
+    # Every other group of eight is turned round: 20 coins were thrown, not 160.
+    rows = [(0.0, 0.1, 0.3, 0.4, 0.6, 0.7, 0.9, 1.0)] * 20
+    after = [tuple(1 - value for value in row) if i % 2 else row for i, row in enumerate(rows)]
+    found = compare_rewards([group(*row) for row in rows], [group(*row) for row in after]).figures["sign_flips"]
+    assert (found["value"], found["n"]) == (0.5, 160)
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * (0.25 / 20) ** 0.5, rel=0.2)
+
+
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=6), min_size=1, max_size=4), st.floats(0.1, 5))
 def test_a_reward_scaled_pushes_the_same_way(rows, factor):
     rows = [[round(value, 3) for value in row] for row in rows]

@@ -69,7 +69,7 @@ def compare_rewards(before: Sequence[Group], after: Sequence[Group], *, seed: in
     Args:
         before: as they were scored.
         after: the same groups, in the same order, under the other reward.
-        seed: of the bootstrap (over groups).
+        seed: of the bootstrap (over groups, whose answers are not independent of each other).
         examples: how many of the groups with the most sign flips to name.
 
     Returns:
@@ -80,7 +80,8 @@ def compare_rewards(before: Sequence[Group], after: Sequence[Group], *, seed: in
         ``signal_gained`` (pushed by one reward only), each {value, low, high, n}; ``metric_agreement`` (mean τ-b of
         reward and metric), {before, after}.
     """
-    taus, best, flips, lost, gained = [], [], [], [], []
+    taus, best = [], []
+    flips, lost, gained = [], [], []  # (how many, of how many) by group
     with_metric: tuple[list[float], list[float]] = ([], [])
     examples_found: list[tuple[int, dict[str, Any]]] = []
     for old, new in zip(before, after, strict=True):
@@ -95,10 +96,10 @@ def compare_rewards(before: Sequence[Group], after: Sequence[Group], *, seed: in
             taus.append(tau)
             best.append(float(bool(_best(was) & _best(now))))
         pushed = [(_sign(x), _sign(y)) for _, _, x, y in pairs]
-        flips += [float(x * y < 0) for x, y in pushed if x or y]
-        lost += [float(not y) for x, y in pushed if x]
-        gained += [float(not x) for x, y in pushed if y]
         n_flips = sum(x * y < 0 for x, y in pushed)
+        flips.append((n_flips, sum(bool(x or y) for x, y in pushed)))
+        lost.append((sum(not y for x, y in pushed if x), sum(bool(x) for x, _ in pushed)))
+        gained.append((sum(not x for x, y in pushed if y), sum(bool(y) for _, y in pushed)))
         if n_flips:
             examples_found.append(
                 (n_flips, {"step": old.step, "id": old.sample.id, "flips": n_flips, "of": len(pairs)})
@@ -119,9 +120,9 @@ def compare_rewards(before: Sequence[Group], after: Sequence[Group], *, seed: in
         "not_scored": _both(before, after, lambda groups: sum(len(g.rollouts) - len(g.rewards) for g in groups)),
         "rank_agreement": _estimate(taus, seed),
         "same_best": _estimate(best, seed),
-        "sign_flips": _estimate(flips, seed),
-        "signal_lost": _estimate(lost, seed),
-        "signal_gained": _estimate(gained, seed),
+        "sign_flips": _share(flips, seed),
+        "signal_lost": _share(lost, seed),
+        "signal_gained": _share(gained, seed),
         "metric_agreement": {"before": _mean(with_metric[0]), "after": _mean(with_metric[1])},
     }
     return Comparison(figures, [found for _, found in examples_found[:examples]])
@@ -149,3 +150,12 @@ def _estimate(values: Sequence[float], seed: int) -> dict[str, Any]:
         return {"value": None, "n": 0}
     value, low, high = interval(np.asarray(values), seed=seed)
     return {"value": value, "low": low, "high": high, "n": len(values)}
+
+
+def _share(counts: Sequence[tuple[int, int]], seed: int) -> dict[str, Any]:
+    """A share of answers from (how many, of how many) of each group; whole groups are resampled. n: answers."""
+    told = np.asarray([pair for pair in counts if pair[1]], dtype=float)
+    if not len(told):
+        return {"value": None, "n": 0}
+    value, low, high = interval(told, lambda means: means[..., 0] / means[..., 1], seed=seed)
+    return {"value": value, "low": low, "high": high, "n": int(told[:, 1].sum())}
