@@ -6,7 +6,7 @@ import pytest
 
 from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.generate import TransformersGenerator, read_responses
-from perception_r1.evaluate.results import read_results
+from perception_r1.evaluate.results import read_lines, read_results
 from perception_r1.evaluate.run import evaluate, plan_batches
 from perception_r1.tasks import make_task
 from perception_r1.types import Completion
@@ -75,6 +75,17 @@ def test_batched_equals_one_by_one(tiny, task, scenes, whole):
     for result in (results[0], results[7]):
         (completion,) = alone([result.sample], [task.prompt(result.sample)])
         assert completion == result.completion
+
+
+def test_a_line_cut_anywhere_is_left_out(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    line = json.dumps({"id": "a", "response": "第一页"}, ensure_ascii=False).encode()
+    for end in range(len(line)):
+        file.write_bytes(line + b"\n" + line[:end])
+        assert [row["id"] for row in read_lines(file)] == ["a"]
+    file.write_bytes(line[:-4] + b"\n" + line)
+    with pytest.raises(DataError, match=r"samples.jsonl:1: not UTF-8 text at byte"):
+        read_lines(file)
 
 
 @pytest.mark.parametrize("half_line", [False, True])

@@ -90,18 +90,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: a broken line that is not the last.
     """
-    content = path.read_text(encoding="utf-8")
-    lines = content.split("\n")
+    lines = path.read_bytes().split(b"\n")
     rows = []
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
             continue
         try:
-            rows.append(json.loads(text))
-        except json.JSONDecodeError as error:
+            rows.append(json.loads(raw.decode("utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # a cut may go through a character
             if number == len(lines):
                 break
-            raise DataError(f"not valid JSON at column {error.colno}", path=path, line=number) from None
+            what = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not valid JSON"
+            place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else f"column {error.colno}"
+            raise DataError(f"{what} at {place}", path=path, line=number) from None
     return rows
 
 
