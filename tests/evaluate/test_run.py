@@ -116,6 +116,15 @@ def test_finished_is_not_asked_again_and_another_model_is_refused(tmp_path, task
     evaluate(task, scenes, answers, folder, model_name="b", progress=False, resume=False, resamples=50)
 
 
+def test_files_of_the_user_beside_the_results_are_left_alone(tmp_path, task, scenes):
+    answers = {sample.id: Completion("[]", "stop") for sample in scenes}
+    mine = tmp_path / "samples.before.jsonl"
+    mine.write_text('{"id": "mine"}\n')
+    for resume in (True, False):
+        evaluate(task, scenes, answers, tmp_path, model_name="a", progress=False, resamples=50, resume=resume)
+        assert mine.read_text() == '{"id": "mine"}\n'
+
+
 def test_replay_scores_the_same(tmp_path, task, scenes, whole):
     answers = read_responses(whole[0] / "samples.jsonl")
     metrics = evaluate(task, scenes, answers, tmp_path, model_name="tiny", progress=False, resamples=200)

@@ -260,9 +260,14 @@ def _share(index: int) -> str:
     return f"samples.{index}.jsonl"
 
 
+def _shares(out_dir: Path) -> list[Path]:
+    """Those files; another of the user's beside them (samples.before.jsonl) is none."""
+    return [path for path in out_dir.glob("samples.*.jsonl") if path.name.split(".")[1].isdigit()]
+
+
 def _merge(out_dir: Path) -> None:
     """All processes' files into ``samples.jsonl``."""
-    shares = sorted(out_dir.glob("samples.*.jsonl"))
+    shares = sorted(_shares(out_dir))
     rows = [row for path in (out_dir / SAMPLES, *shares) if path.is_file() for row in read_lines(path)]
     write_lines(out_dir / SAMPLES, rows)
     for path in shares:
@@ -273,7 +278,7 @@ def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], re
     """Makes the folder ready; refuses one of another evaluation."""
     file = out_dir / SAMPLES
     if not resume:
-        for path in (file, *out_dir.glob("samples.*.jsonl")):
+        for path in (file, *_shares(out_dir)):
             path.unlink(missing_ok=True)
     elif out_dir.is_dir():
         _merge(out_dir)  # what processes of a killed evaluation left
