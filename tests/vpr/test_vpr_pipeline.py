@@ -216,3 +216,18 @@ def test_a_judge_that_goes_away_ends_it_and_what_was_done_is_kept(
         assert result.exit_code == 2 and "403" in result.stderr and "--resume goes on" in result.stderr
         assert len(double.bodies) == 4  # the second pair is the last
     assert len(rows_of(out)) == 2
+
+
+def test_whatever_a_model_wrote_is_written_and_read_back(tmp_path: Path) -> None:
+    from perception_r1.vpr.steps import appending, finished_rows, read_rows, write_rows
+
+    file = tmp_path / "rows.jsonl"
+    rows = [
+        {"id": str(i), "response": f"a{odd}b"} for i, odd in enumerate(("\u2028", "\x85", "\x1e", "\ud83d", "\r\n"))
+    ]
+    with appending(file) as write:
+        for row in rows:
+            write(row)
+    assert read_rows(file) == finished_rows(file) == rows
+    write_rows(file, rows)
+    assert read_rows(file) == rows

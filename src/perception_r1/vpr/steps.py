@@ -17,6 +17,7 @@ from typing import Any
 
 from perception_r1.data.files import atomic_write, existing_file
 from perception_r1.errors import DataError, UserError
+from perception_r1.evaluate.results import json_line, write_lines
 from perception_r1.openai_server import ChatError, ChatServer, Reply
 from perception_r1.progress import progress
 
@@ -72,7 +73,8 @@ def read_rows(path: str | Path, *, needs: Sequence[str] = ()) -> list[Row]:
     """
     path = existing_file(path)
     rows = []
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines, which also splits at U+2028 and others that JSON leaves as they are in a text.
+    for line, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -116,7 +118,7 @@ def appending(path: Path) -> Iterator[Callable[[Row], None]]:
     with path.open("a", encoding="utf-8") as stream:
 
         def write(row: Row) -> None:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(json_line(row))
             stream.flush()
 
         yield write
@@ -124,8 +126,7 @@ def appending(path: Path) -> Iterator[Callable[[Row], None]]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """All rows at once: the file is whole or as it was."""
-    with atomic_write(path) as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_lines(path, rows)
 
 
 def check_settings(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
