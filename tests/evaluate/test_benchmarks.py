@@ -280,6 +280,11 @@ def test_pr1_own_result_files_are_replayed(tree):
     answers = read_answers(path, images)
     assert json.loads(answers[images[0].id].text) == [{"bbox_2d": [7.0, 14.0, 35.0, 42.0], "label": "dog"}]
     assert answers[images[1].id].text == "[]"
+    path = tree.json("temp_results_2.json", [{"image_id": 77, "category_id": 18, "bbox": [7, 14, 28, 28]}])
+    with pytest.raises(DataError, match=r"field 'image_id': has no box of any image of the data"):
+        read_answers(path, images)
+    path.write_text('[\n{"image": "p1.png", "output": "some word"}\n]')  # a list, whatever its lines begin with
+    assert read_answers(path, pages)[pages[0].id].text == "some word"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def read_answers(path: str | Path, samples: Sequence[Sample]) -> dict[str, Compl
         DataError: the file is none of them, or answers other questions.
     """
     path = Path(path)
-    if path.suffix == ".jsonl" or "\n{" in read_text(path)[:100_000].strip():
+    text = read_text(path)
+    if path.suffix == ".jsonl" or (not text.lstrip().startswith("[") and "\n{" in text[:100_000].strip()):
         return read_responses(path)
     document = read_json(path)
     if isinstance(document, dict) and isinstance(document.get("details"), list):
@@ -109,6 +110,8 @@ def _coco_results(rows: Sequence[Any], samples: Sequence[Sample], path: Path) ->
             ) from None
         by_image[image_id].append({"bbox_2d": [x, y, x + width, y + height], "label": label})
     numbers = {sample.id: _image_id(sample, path) for sample in samples}
+    if not by_image.keys() & set(numbers.values()):  # an image without a row has no boxes; not so all of them
+        raise DataError("has no box of any image of the data (is it of this split?)", path=path, field="image_id")
     return {key: Completion(json.dumps(by_image.get(number, [])), "stop") for key, number in numbers.items()}
 
 
