@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Nothing is fetched by a test; without this a model that is nowhere is asked for again and again for a minute and a half.
+# Nothing is fetched by a test; without this a model that is nowhere is asked for again and again, for 90 seconds.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # No deadline: a busy machine is not a bug. Fifty examples a property keep the suite fast.
