@@ -61,6 +61,10 @@ def test_the_same_seed_draws_the_same(tmp_path: Path) -> None:
     first = make_diagrams(4, seed=3, size=96, out_dir=tmp_path / "a")
     again = make_diagrams(4, seed=3, size=96, out_dir=tmp_path / "b")
     other = make_diagrams(4, seed=3, size=96, split="heldout", out_dir=tmp_path / "a")
+    before = [Path(sample.image or "").read_bytes() for sample in first]
+    for changes in ({"turn": False}, {"names": "abc"}, {"letters": 0.1}):  # their pictures do not replace the others
+        make_diagrams(4, seed=3, size=96, out_dir=tmp_path / "a", **changes)
+    assert [Path(sample.image or "").read_bytes() for sample in first] == before
     assert [s.target for s in first] == [s.target for s in again]
     assert [s.target for s in first] != [s.target for s in other]
     for one, two in zip(first, again, strict=True):

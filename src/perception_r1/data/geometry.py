@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,12 +107,16 @@ def make_diagrams(
     rng = np.random.default_rng([seed, int(split == "heldout"), 51])
     samples = []
     tag = f"{split}-{'-'.join(kinds) or 'all'}-{most}-{size}px-s{seed}"
+    # Other settings, other files: the pictures of two sources may share a folder.
+    drawn = "".join([f"-l{letters:g}" * (letters != 0.055), f"-{names}" * (names != "random"), "-upright" * (not turn)])
     for index in range(n):
         name = f"{tag}-{index:05d}"
         image, sample = diagram(
             rng, kinds=kinds, most=most, size=size, letters=letters, names=names, turn=turn, id=name
         )  # fmt: skip
-        path = folder / f"{name}.png"
-        image.save(path, compress_level=1)
+        file = f"{tag}{drawn}-{index:05d}"
+        path, temporary = folder / f"{file}.png", folder / f".{file}.{os.getpid()}.png"
+        image.save(temporary, compress_level=1)
+        temporary.replace(path)  # another run may be reading the same picture
         samples.append(replace(sample, image=str(path.resolve())))
     return samples
