@@ -97,6 +97,8 @@ def test_a_runs_recipe_is_the_grids_then_the_cases_then_the_seed(grid):
         ("stage: sft", "stage: nothing", "cases.sft.stage"),
         ("after: sft", "after: nobody", "'sft-rl': after names no case"),
         ("after: sft", "after: base", "has no model"),
+        ("after: sft", "after: same", "'sft-rl': after 'same', which is not run: name 'rl'"),
+        ("same: {same_as: rl", "twice: {same_as: same}\n  same: {same_as: rl", "'twice': same_as 'same', which is not"),
         ("reference: rl", "reference: nobody", "reference names no case"),
         ("metric: accuracy", "metrics: accuracy", "metric"),
         ("name: g", "name: [", "cannot be read"),

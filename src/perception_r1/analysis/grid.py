@@ -81,6 +81,9 @@ class Grid(BaseModel):
                     raise ValueError(f"case {name!r}: {key} names no case ({other!r})")
             if case.after is not None and self.cases[case.after].stage == "base":
                 raise ValueError(f"case {name!r}: after {case.after!r}: a case without training has no model")
+            for key, other in (("after", case.after), ("same_as", case.same_as)):
+                if other is not None and (original := self.cases[other].same_as) is not None:
+                    raise ValueError(f"case {name!r}: {key} {other!r}, which is not run: name {original!r}")
         if self.reference not in self.cases:
             raise ValueError(f"reference names no case ({self.reference!r})")
         return self
