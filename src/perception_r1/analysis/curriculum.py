@@ -8,6 +8,7 @@ the buckets are of equal size unless edges are given.
 from __future__ import annotations
 
 import os
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def write_stages(
         load_recipe(path)  # what was written must be a recipe
         files.append(path)
     lines = [
-        f"pr1 train {path} --out {Path(runs) / f'{recipe.name}-stage-{number}'}"
+        shlex.join(["pr1", "train", str(path), "--out", str(Path(runs) / f"{recipe.name}-stage-{number}")])
         for number, path in enumerate(files, start=1)
     ]
     with atomic_write(out / "train.sh") as stream:
