@@ -61,3 +61,20 @@ def test_a_text_only_folder_is_refused(tmp_path: Path) -> None:
     build_processor().tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="processor"):
         load_processor(tmp_path)
+
+
+def test_a_model_of_a_revision_has_the_processor_of_that_revision(tmp_path: Path) -> None:
+    from perception_r1.models.load import load_model
+    from perception_r1.models.tiny import build_tiny
+
+    repository = tmp_path / "models--some--model"  # as the hub's cache keeps two revisions
+    for revision, template in (("a" * 40, "old"), ("b" * 40, "new")):
+        model, processor = build_tiny("qwen2_vl")
+        processor.chat_template = template
+        model.save_pretrained(repository / "snapshots" / revision)
+        processor.save_pretrained(repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40)
+    options = {"cache_dir": str(tmp_path), "local_files_only": True}
+    assert load_model("some/model", **options)[1].chat_template == "new"
+    assert load_model("some/model", revision="a" * 40, **options)[1].chat_template == "old"

@@ -28,14 +28,15 @@ def load_model(
     """
     from transformers import AutoModelForImageTextToText
 
-    from perception_r1.models.processors import load_processor
+    from perception_r1.models.processors import HUB_OPTIONS, load_processor
 
     check_model_path(path_or_id)
     try:
         model = AutoModelForImageTextToText.from_pretrained(str(path_or_id), dtype=dtype, **model_kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path_or_id}: cannot be loaded as a vision-language model: {_first_line(error)}") from None
-    processor = load_processor(str(path_or_id))
+    hub = {key: value for key, value in model_kwargs.items() if key in HUB_OPTIONS}
+    processor = load_processor(str(path_or_id), **hub)  # of the same revision
     if device is not None:
         model = model.to(device)
     return model, processor

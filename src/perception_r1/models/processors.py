@@ -22,7 +22,7 @@ _BY_MODEL_TYPE = {
     "internvl": "InternVLProcessor",
 }
 
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder")
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder")
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +90,7 @@ def _processor_class(path_or_id: str, **kwargs: Any) -> Any:
     import transformers
     from transformers.utils import cached_file
 
-    hub = {key: kwargs[key] for key in _HUB_OPTIONS if key in kwargs}
+    hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
     name = None
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"):
         found = cached_file(path_or_id, file, _raise_exceptions_for_missing_entries=False, **hub)
