@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from perception_r1.analysis.diagnose import advise, diagnose_groups, group_verdict, pass_at_k
 from perception_r1.analysis.perplexity import PUBLISHED, perceptual_perplexity
 from perception_r1.analysis.rollouts import group_of
+from perception_r1.errors import UserError
 from perception_r1.types import BoxTarget, Completion, CountTarget, RewardRecord, Sample, TextTarget
 
 
@@ -19,9 +20,21 @@ def counting(n: int, name: str = "a") -> Sample:
     return Sample(name, "counting", "dog", CountTarget(n))
 
 
-def group(*answers: tuple[float, int], target: int = 2):
+def group(*answers: tuple[float | None, int], target: int = 2):
     records = [RewardRecord(reward, n_pred=n, n_valid=n, n_target=target) for reward, n in answers]
     return group_of(1, counting(target), [(Completion(""), record) for record in records])
+
+
+def test_answers_that_were_not_scored_are_left_out():
+    told = [group((1.0, 2), (1.0, 2), (None, 2)), group((0.5, 1), (1.0, 2), (None, 0)), group((None, 2), (None, 2))]
+    found = diagnose_groups(told)
+    assert (found["n"], found["group_size"]) == (2, 2)
+    assert found["reward"]["value"] == pytest.approx((1.0 + 0.75) / 2)
+    assert found["metric"]["value"] == pytest.approx((1.0 + 0.5) / 2)
+    assert found["pass@1"]["value"] == pytest.approx((1.0 + 0.5) / 2)
+    assert found["verdicts"] == {"rl": 0.5, "sft": 0.0, "drop": 0.5}
+    with pytest.raises(UserError, match="no answer to any of the 1 questions was scored"):
+        diagnose_groups(told[2:])
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=20))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from perception_r1.analysis.rollouts import Group, is_zero, zero_reason
+from perception_r1.errors import UserError
 from perception_r1.evaluate.bootstrap import interval
 from perception_r1.evaluate.metrics import quality
 
@@ -69,16 +70,24 @@ def diagnose_groups(groups: Sequence[Group], *, most: float = 1.0, seed: int = 0
         most: the best reward that the task can give (that of a gold answer).
         seed: of the bootstrap over questions.
 
+    Answers that were not scored are left out, and questions without any other.
+
     Returns:
         ``n``, ``group_size``; ``reward`` and ``metric`` (means), ``best_reward`` and ``best_metric`` (of the best
         answer of each group), ``headroom`` (best − mean reward: what picking the better of its own answers would give),
         ``spread`` (standard deviation in a group), ``pass@k`` for k = 1, 2, 4 … G (a right answer is one with metric
         ≥ 0.999), ``zero_spread``, ``all_zero`` and ``solved`` (shares of questions), each {value, low, high};
         ``verdicts`` (shares), ``reasons`` (why answers earned nothing).
+
+    Raises:
+        UserError: no answer was scored.
     """
-    size = min(len(group.rollouts) for group in groups)
-    rewards = [group.rewards or [0.0] for group in groups]
-    metrics = [[quality(group.sample, r.record) for r in group.rollouts] for group in groups]
+    asked, groups = len(groups), [group for group in groups if group.rewards]
+    if not groups:
+        raise UserError(f"no answer to any of the {asked} questions was scored: there is nothing to diagnose")
+    rewards = [group.rewards for group in groups]
+    metrics = [[quality(g.sample, r.record) for r in g.rollouts if r.record.reward is not None] for g in groups]
+    size = min(map(len, metrics))
     verdicts = Counter(group_verdict(group, most) for group in groups)
 
     def shown(values: Sequence[float]) -> dict[str, float]:
