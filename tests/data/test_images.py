@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from perception_r1.data.images import image_size, model_image, open_image, prepare, resize_for_model
+from perception_r1.data.images import image_size, is_upright, model_image, open_image, prepare, resize_for_model
 from perception_r1.errors import DataError
 from perception_r1.families import FAMILIES, get_family
 from perception_r1.types import Sample, TextTarget
@@ -137,3 +137,14 @@ def test_real_images(shared_data):
     for path in files[::7]:
         img = open_image(path)
         assert (img.mode, img.size) == ("RGB", image_size(path))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_picture_that_only_its_tag_turns_upright_is_told(tmp_path, suffix):
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        Image.new("RGB", (40, 40)).save(tmp_path / f"a.{suffix}", exif=exif)
+        assert is_upright(tmp_path / f"a.{suffix}") == (orientation == 1)
+    Image.new("RGB", (40, 40)).save(tmp_path / f"b.{suffix}")
+    assert is_upright(tmp_path / f"b.{suffix}")

@@ -80,6 +80,18 @@ def to_rgb(img: Image.Image) -> Image.Image:
     return img.convert("RGB")
 
 
+def is_upright(path: str | os.PathLike[str]) -> bool:
+    """Whether a program that does not know EXIF shows the image as a person sees it.
+
+    Raises:
+        DataError: no such file, or not an image.
+    """
+    with _opened(path) as img:
+        if img.format == "TIFF":  # Pillow rotates it itself, others do not
+            return img.getexif().get(_ORIENTATION_TAG, 1) not in _UPRIGHT
+        return _orientation(img) == 1
+
+
 def resize_for_model(
     img: Image.Image,
     family: FamilyLike,

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from perception_r1.config import Recipe
-from perception_r1.data.images import model_image
+from perception_r1.data.images import is_upright, model_image
 from perception_r1.errors import DataError, RecipeError
 from perception_r1.families import Family
 from perception_r1.integrations.scoring import pack, settings_of, task_of
@@ -80,7 +80,7 @@ def engine_images(samples: Sequence[Sample], family: Family, folder: Path) -> li
             with Image.open(path) as opened:
                 as_stored = opened.size
             needed = sample.model_size if family.frame == "resized" else sample.image_size
-            if as_stored != needed or _is_rotated(path):
+            if as_stored != needed or not is_upright(path):
                 target = folder / f"{len(paths):07d}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 model_image(sample).save(target)
@@ -88,8 +88,3 @@ def engine_images(samples: Sequence[Sample], family: Family, folder: Path) -> li
             paths.append(path)
             advance()
     return paths
-
-
-def _is_rotated(path: str) -> bool:
-    with Image.open(path) as opened:
-        return opened.format != "PNG" and opened.getexif().get(0x0112, 1) not in (0, 1)
