@@ -16,14 +16,13 @@ from perception_r1.errors import UserError
 _PACKAGES = ("perception-r1", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "vllm")
 
 
-def open_run(folder: str | Path, config: dict[str, Any], *, resume: bool, keep: tuple[str, ...] = ()) -> Path:
+def open_run(folder: str | Path, config: dict[str, Any], *, resume: bool) -> Path:
     """Make a run's folder and write ``config.json`` and ``environment.json`` into it.
 
     Args:
         folder: where; must be new or empty unless ``resume``.
         config: the resolved recipe.
-        resume: go on with what is there; the recipe must be the same but for the length of the training.
-        keep: keys of ``config`` that may differ on resume.
+        resume: go on with what is there; the recipe must be the same.
 
     Raises:
         UserError: the folder holds another run.
@@ -34,7 +33,7 @@ def open_run(folder: str | Path, config: dict[str, Any], *, resume: bool, keep: 
         if not resume:
             raise UserError(f"{folder}: already holds a run; add --resume to go on with it, or choose another --out")
         before = json.loads(config_file.read_text(encoding="utf-8"))
-        changed = [key for key in sorted({*before, *config}) if key not in keep and before.get(key) != config.get(key)]
+        changed = [key for key in sorted({*before, *config}) if before.get(key) != config.get(key)]
         if changed:
             raise UserError(
                 f"{config_file}: --resume with another recipe (differs in: {', '.join(changed)}); choose another --out"
