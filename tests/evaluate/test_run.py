@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from perception_r1.evaluate.generate import TransformersGenerator, read_response
 from perception_r1.evaluate.results import read_lines, read_results
 from perception_r1.evaluate.run import evaluate, plan_batches
 from perception_r1.tasks import make_task
-from perception_r1.types import Completion
+from perception_r1.types import BoxTarget, Completion, Sample
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,18 @@ def test_files_of_the_user_beside_the_results_are_left_alone(tmp_path, task, sce
     for resume in (True, False):
         evaluate(task, scenes, answers, tmp_path, model_name="a", progress=False, resamples=50, resume=resume)
         assert mine.read_text() == '{"id": "mine"}\n'
+
+
+def test_other_categories_are_another_question(tmp_path):
+    detection = make_task("detection", family="qwen3_vl")
+    sample = Sample("a", "detection", "", BoxTarget(()), image_size=(64, 64), model_size=(64, 64))
+    for names in (("cat",), ("cat", "dog")):
+        asked = [replace(sample, categories=names)]
+        if names == ("cat",):
+            evaluate(detection, asked, {"a": Completion("[]")}, tmp_path, model_name="m", progress=False, resamples=9)
+        else:
+            with pytest.raises(UserError, match="differs in: data"):
+                evaluate(detection, asked, {"a": Completion("[]")}, tmp_path, model_name="m", progress=False)
 
 
 def test_replay_scores_the_same(tmp_path, task, scenes, whole):

@@ -299,7 +299,9 @@ def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], re
 
 def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_name: str) -> dict[str, Any]:
     """What the results depend on."""
-    digest = hashlib.sha256(repr([(s.id, s.question, s.target, s.model_size) for s in samples]).encode()).hexdigest()
+    # The categories are asked for (detection); where there are none, nothing changes in what earlier versions wrote.
+    asked = [(s.id, s.question, s.target, s.model_size, *([s.categories] if s.categories else ())) for s in samples]
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
     return {
         "task": task.name,
         "model": model_name,
