@@ -79,9 +79,11 @@ def loop_share(text: str, *, max_period: int = 200, copies: int = 4, min_chars: 
     for period in range(1, min(max_period, (size + 1) // copies) + 1):
         same = codes[period:] == codes[:-period]
         edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
-        for first, last in zip(edges[::2], edges[1::2], strict=True):
-            span = last - first + period
-            # One less than the copies: the blank after the last one may have been squeezed away.
-            if span >= max(copies * period - 1, min_chars) and not set(squeezed[first : first + period]) <= _RULING:
+        firsts = edges[::2]
+        spans = edges[1::2] - firsts + period
+        # One less than the copies: the blank after the last one may have been squeezed away.
+        long = spans >= max(copies * period - 1, min_chars)
+        for first, span in zip(firsts[long].tolist(), spans[long].tolist(), strict=True):
+            if not set(squeezed[first : first + period]) <= _RULING:
                 looping[first : first + span] = True
     return float(looping.mean())
