@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perception_r1.evaluate.metrics import quality, summarise
+from perception_r1.evaluate.metrics import compare, quality, summarise
 from perception_r1.tasks import make_task, reward_spec
 from perception_r1.types import AnswerTarget, Completion, RewardRecord, Sample
 
@@ -34,3 +34,15 @@ def test_metrics_do_not_depend_on_what_the_reward_pays_for(weights: dict[str, fl
     assert metrics["accuracy"]["value"] == pytest.approx(1 / 3)
     assert (metrics["visual"]["value"], metrics["perception"]["value"]) == (1.0, 1.0)
     assert [quality(*pair) for pair in scored] == [1.0, 0.0, 0.0]
+
+
+def test_presets_that_count_different_facts_are_compared_where_both_count_some() -> None:
+    """The first question gives its only fact away: ``robust`` does not count it, ``paper`` does."""
+    said = Completion("<think>\nAB = 5.\n</think>\n<answer>\n\\boxed{12}\n</answer>", "stop")
+    samples = [Sample(q, "geometry", q, AnswerTarget("12", ("AB = 5",))) for q in ("AB = 5. Find BC.", "Find BC.")]
+    sides = [
+        [(sample, task.score(sample, said)) for sample in samples]
+        for task in (make_task("geometry", family="qwen2_5_vl", reward=preset) for preset in ("robust", "paper"))
+    ]
+    found = compare("geometry", *sides, resamples=50)
+    assert (found["visual"]["n"], found["visual"]["value"], found["accuracy"]["n"]) == (1, 0.0, 2)

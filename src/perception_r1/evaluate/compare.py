@@ -11,7 +11,7 @@ from perception_r1.analysis.mcnemar import mcnemar_exact, mcnemar_midp
 from perception_r1.core.text import edit_similarity
 from perception_r1.data.files import read_records
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.metrics import Scored, compare, grounding_iou, quality
+from perception_r1.evaluate.metrics import Scored, columns, compare, grounding_iou, paired_rows, quality
 from perception_r1.evaluate.results import METRICS, SAMPLES, Result, read_json_file, read_results
 from perception_r1.types import TextTarget
 
@@ -146,12 +146,10 @@ def _metrics(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     found = compare(task, *pairs, seed=seed)
     notes = ["differences: B − A over the same samples, 95 % paired bootstrap intervals"]
-    from perception_r1.evaluate.metrics import columns
-
     tables = [columns(task, side) for side in pairs]
     for name, entry in found.items():
-        for key, table in zip(("a", "b"), tables, strict=True):
-            rows = table[name].rows()
+        sides = paired_rows(tables[0][name], tables[1][name])
+        for key, table, rows in zip(("a", "b"), tables, sides, strict=True):
             entry[key] = float(table[name].statistic(rows.mean(axis=0) if rows.ndim == 2 else rows.mean(keepdims=True)))
     if task == "detection":
         try:

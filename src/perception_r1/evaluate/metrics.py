@@ -168,12 +168,22 @@ def compare(
     tables = [columns(task, [side[key] for key in ids]) for side in (old, new)]
     found = {}
     for name, column in tables[0].items():
-        if name in tables[1] and len(rows := column.rows()):
-            value, low, high = paired_difference(
-                rows, tables[1][name].rows(), column.statistic, resamples=resamples, seed=seed
-            )
+        if name not in tables[1]:
+            continue
+        rows, others = paired_rows(column, tables[1][name])
+        if len(rows):
+            value, low, high = paired_difference(rows, others, column.statistic, resamples=resamples, seed=seed)
             found[name] = {"value": value, "low": low, "high": high, "n": len(rows)}
     return found
+
+
+def paired_rows(before: Column, after: Column) -> tuple[Floats, Floats]:
+    """The columns of the samples that a metric covers on both sides (two presets may count different facts)."""
+    masks = [column.mask for column in (before, after) if column.mask is not None]
+    if not masks:
+        return before.values, after.values
+    both = np.logical_and.reduce(masks)
+    return before.values[both], after.values[both]
 
 
 def quality(sample: Sample, record: RewardRecord) -> float:
