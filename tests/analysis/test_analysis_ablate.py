@@ -295,3 +295,11 @@ def test_a_recipe_that_cannot_run_stops_the_grid(tmp_path, grid):
 
     with pytest.raises(UserError):
         run_grid(jobs_of([grid], tmp_path / "o"), tmp_path / "o", say=lambda line: None)
+
+
+def test_the_page_of_a_grid_says_what_is_left_to_trl():
+    from perception_r1.analysis.paper import _grpo_words
+
+    words = _grpo_words(10, 16, 8, None, None)
+    assert "10 steps of 2 prompts × 8 rollouts, learning rate TRL's own, KL weight TRL's own" in words
+    assert "learning rate 1e-06, KL weight 0.04 (" in _grpo_words(10, 16, 8, 1e-6, 0.04)

@@ -136,8 +136,12 @@ def _grpo_words(steps: Any, batch: Any, group: Any, rate: Any, beta: Any) -> str
     prompts = batch // group if isinstance(batch, int) and isinstance(group, int) and group else "?"
     return (
         f"GRPO, where a row does not say otherwise: {steps} steps of {prompts} prompts × {group} rollouts, learning "
-        f"rate {rate:g}, KL weight {beta:g} (the paper: 1e-06 and 0.04)"
+        f"rate {_given(rate)}, KL weight {_given(beta)} (the paper: 1e-06 and 0.04)"
     )
+
+
+def _given(value: Any) -> str:
+    return "TRL's own" if value is None else f"{value:g}"
 
 
 def _section(grid: Grid, rows: Sequence[Row], plots: Sequence[str]) -> str:
