@@ -84,8 +84,8 @@ def evaluate(
 
     Returns:
         What ``metrics.json`` holds: ``{task, model, n, n_scored, unparsable, primary, metrics: {name: {value, low,
-        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, all sittings together. Processes
-        other than the first get an empty dictionary.
+        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, without sittings that were
+        killed. Processes other than the first get an empty dictionary.
 
     Raises:
         DataError: no samples, two with one id, an image that is missing, or a saved answer that is.

@@ -160,6 +160,8 @@ def step_of(checkpoint: Path | None) -> int:
 def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: float) -> Path:
     """Save model and processor into ``OUT/model``, whole or not at all, and the run's length into ``run.json``.
 
+    Its ``seconds`` are those of this sitting: what a resumed run took before it was stopped is not in them.
+
     A LoRA adapter is kept in ``OUT/adapter`` and merged into the model it was trained on, so that ``OUT/model`` is a
     model like any other.
     """
