@@ -134,12 +134,20 @@ def test_what_is_refused_leaves_nothing_behind(
     assert not out.exists()
 
 
-def test_lora_trains_adapters_only_and_saves_a_whole_model(recipe_file: Path, tmp_path: Path) -> None:
+def test_lora_trains_adapters_only_and_saves_a_whole_model(recipe_file: Path, tmp_path: Path, tiny_model: Path) -> None:
     from perception_r1.models.load import load_model
 
     lora = "lora={r: 4, target_modules: [q_proj, v_proj]}"
-    out = tmp_path / "run"
-    load_model(run_grpo(load_recipe(recipe_file, [lora, "grpo.max_steps=1"]), out, show_progress=False))
+    settings = [lora, "sft.max_steps=1", "sft.learning_rate=1e-2", "grpo.max_steps=1"]
+    start = load_model(tiny_model, dtype="float32")[0].state_dict()
+    for run in (run_sft, run_grpo):  # SFT moves the adapters for certain
+        out = tmp_path / run.__name__
+        found = load_model(run(load_recipe(recipe_file, settings), out, show_progress=False))[0].state_dict()
+        assert json.loads((out / "adapter" / "adapter_config.json").read_text())["r"] == 4
+        assert found.keys() == start.keys()
+        changed = {name for name in start if not start[name].equal(found[name])}
+        assert all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
+        assert changed or run is run_grpo
 
 
 def test_an_adapter_is_merged_into_a_bfloat16_model_without_losing_what_it_learned(tmp_path: Path) -> None:
