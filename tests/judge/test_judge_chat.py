@@ -97,6 +97,26 @@ def test_a_server_that_takes_no_schema_is_asked_without() -> None:
     assert all(not one.failure for one in found)
 
 
+def test_one_case_that_is_too_long_leaves_the_schema_to_the_others() -> None:
+    long = Case(("AB = 5",), "too long " * 50)
+
+    def behave(body: dict[str, Any], n: int) -> Any:
+        return 400 if "too long" in json.dumps(body) else honest(body)
+
+    async def go(url: str) -> tuple[list[Any], bool]:
+        judge = ChatJudge(url, "m", concurrency=4, retry=FAST)
+        try:
+            return await judge.judge([long, *CASES]), judge.structured
+        finally:
+            await judge.close()
+
+    with ChatDouble(behave) as double:
+        found, structured = asyncio.run(go(double.url))
+    assert found[0].failure
+    assert not any(one.failure for one in found[1:])
+    assert structured
+
+
 def test_faults_without_end_are_failures_and_no_zeros() -> None:
     with ChatDouble(lambda body, n: 500) as double:
         found, stats = ask(double.url, CASES)

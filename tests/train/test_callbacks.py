@@ -28,6 +28,7 @@ def test_group_advantages_by_hand() -> None:
     assert group_advantages([0.3, 0.3, 0.3]) == [0.0, 0.0, 0.0]
     assert group_advantages([0.3, None]) == [0.0, None]
     assert group_advantages([None, None]) == [None, None]
+    assert group_advantages([1.0, None, 0.5], scaled=False) == [0.25, None, -0.25]
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=16))
@@ -55,6 +56,14 @@ def test_rollouts_are_saved_with_their_records(tmp_path: Path) -> None:
     assert table[2]["advantage"] is None
     assert json.loads(table[0]["record"])["components"] == {"count": 1.0}
     assert json.loads(table[0]["row"]) == row_from_sample(samples[0])
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("none", [0.5, -0.5]), ("batch", [None, None])])
+def test_advantages_are_those_of_the_recipe(tmp_path: Path, scale: str, expected: list[float | None]) -> None:
+    write = RolloutWriter(tmp_path, group_size=2, scale=scale)  # "batch" takes the deviation over all processes
+    write(1, [sample("a")] * 2, [Completion("[]", "stop")] * 2, [RewardRecord(1.0), RewardRecord(0.0)])
+    table = pyarrow.parquet.read_table(tmp_path / "step-000001.parquet").to_pylist()
+    assert [row["advantage"] for row in table] == expected
 
 
 def test_a_step_that_generates_twice_keeps_both_batches(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from perception_r1.data.files import parse_lines, read_text
 from perception_r1.data.images import model_image
 from perception_r1.errors import DataError, ModelError
 from perception_r1.evaluate.tokens import TokenCompletion, decoded_ends
+from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, FinishReason, Prompt, Sample
 
 if TYPE_CHECKING:
@@ -228,12 +229,6 @@ def finish_reason(row: Mapping[str, Any], path: object, line: int | None) -> Any
     if value not in (None, "stop", "length"):
         raise DataError(f"{value!r} is none of 'stop', 'length'", path=path, line=line, field="finish_reason")
     return value
-
-
-def known_ids(tokenizer: Any, names: Sequence[str]) -> list[int]:
-    """Ids of those tokens that the vocabulary has."""
-    ids = (tokenizer.convert_tokens_to_ids(name) for name in names)
-    return [token for token in ids if token is not None and token != tokenizer.unk_token_id]
 
 
 def _end_ids(model: Any, tokenizer: Any, family: Family) -> list[int]:

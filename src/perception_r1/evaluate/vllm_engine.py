@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import model_image
 from perception_r1.errors import UserError
-from perception_r1.evaluate.generate import known_ids
 from perception_r1.evaluate.tokens import TokenCompletion, decoded_ends
+from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, FinishReason, Prompt, Sample
 
 if TYPE_CHECKING:

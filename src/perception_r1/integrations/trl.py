@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from perception_r1.integrations.scoring import Settings, judge_of, metrics_of, samples_of, score_batch, task_of, text_of
 from perception_r1.judge.base import Judge
+from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, RewardRecord, Sample
 
 
@@ -40,7 +41,7 @@ def reward_functions(settings: Settings, *, tokenizer: Any = None) -> list[Rewar
     Without a ``tokenizer`` the text is scored as TRL decodes it, without special tokens.
     """
     task = task_of(settings)
-    ends = {tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(task.family.end_tokens))} if tokenizer else ()
+    ends = {tokenizer.eos_token_id, *known_ids(tokenizer, task.family.end_tokens)} if tokenizer else ()
     return [reward_function(task, tokenizer, [i for i in ends if i is not None], judge=judge_of(settings))]
 
 

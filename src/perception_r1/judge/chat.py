@@ -83,6 +83,7 @@ class ChatJudge:
             base_url, model, api_key=api_key, concurrency=concurrency, timeout_s=timeout_s, retry=retry
         )
         self.server = self._make()
+        self.gone: list[ChatServer] = []
         self.cache = VerdictCache(cache)
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
@@ -147,32 +148,36 @@ class ChatJudge:
 
     async def close(self) -> None:
         """Close connections and cache."""
-        await self.server.close()
+        for server in (self.server, *self.gone):
+            await server.close()
         self.cache.close()
 
     async def _ask(self, asked: Mapping[str, Case]) -> dict[str, Verdicts]:
         """Verdicts for each key; an answer that lacks some is asked for again, and the best one is kept."""
         found: dict[str, Verdicts] = {}
         left = dict(asked)
+        # Refused with ``response_format``: if that was why, the server does not take it; else the case was too long.
+        plain: set[str] = set()
         for attempt in range(self.attempts):
             again: dict[str, Case] = {}
-            down = refused = False
-            async for key, reply in self.server.chat_many(
-                [(key, self._request(case, attempt)) for key, case in left.items()]
-            ):
+            down = False
+            requests = [(key, self._request(case, attempt, plain=key in plain)) for key, case in left.items()]
+            async for key, reply in self.server.chat_many(requests):
                 verdicts = self._verdicts(reply, left[key])
                 if isinstance(reply, ChatError):
-                    refused = refused or (reply.status in _UNKNOWN_FIELD and self.structured)
                     down = down or reply.kind == "down"
-                    if reply.status in _UNKNOWN_FIELD and self.structured:
+                    if reply.status in _UNKNOWN_FIELD and self.structured and key not in plain:
+                        plain.add(key)
                         again[key] = left[key]
-                elif not is_complete(verdicts):
-                    again[key] = left[key]
+                else:
+                    if key in plain:
+                        self.structured = False
+                    if not is_complete(verdicts):
+                        again[key] = left[key]
                 if key not in found or _read(verdicts) > _read(found[key]):
                     found[key] = verdicts
-            if refused:
-                self.structured = False  # this server does not take response_format
             if down:
+                self.gone.append(self.server)  # others may be waiting for it still
                 self.server = self._make()  # a server that is back at the next step is asked again
                 break
             if not again:
@@ -190,7 +195,7 @@ class ChatJudge:
         self.counts["completion_tokens"] += reply.completion_tokens or 0
         return read_verdicts(reply.text, case, check_quotes=self.check_quotes)
 
-    def _request(self, case: Case, attempt: int = 0) -> dict[str, Any]:
+    def _request(self, case: Case, attempt: int = 0, *, plain: bool = False) -> dict[str, Any]:
         response = inert(case.response)
         tagged = self.prompt.answer == "info"
         facts = "\n".join(
@@ -204,7 +209,7 @@ class ChatJudge:
             "temperature": 0.0 if attempt < 2 else 0.5,
             "max_tokens": self.max_tokens or (64 + (24 if tagged else 80) * len(case.facts)),
         }
-        if self.structured:
+        if self.structured and not plain:
             body["response_format"] = {"type": "json_schema", "json_schema": _schema(len(case.facts))}
         return {**body, **self.extra_body}
 

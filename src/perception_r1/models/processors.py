@@ -8,6 +8,7 @@ of the stock class. The class keeps its stock name: what is saved is a stock pro
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,9 @@ def _processor_class(path_or_id: str, **kwargs: Any) -> Any:
     if cls is None:
         raise ModelError(f"{path_or_id}: no known processor class is named in its files (found {name!r})")
     return cls
+
+
+def known_ids(tokenizer: Any, names: Iterable[str]) -> list[int]:
+    """Ids of those tokens that the vocabulary has."""
+    ids = (tokenizer.convert_tokens_to_ids(name) for name in names)
+    return [token for token in ids if token is not None and token != tokenizer.unk_token_id]

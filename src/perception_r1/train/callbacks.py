@@ -72,8 +72,8 @@ class RolloutWriter:
         rank: this process; those other than the first get a suffix, ``step-000001-rank1.parquet``.
     """
 
-    def __init__(self, folder: Path, group_size: int, rank: int = 0) -> None:
-        self.folder, self.group_size, self.rank = folder, group_size, rank
+    def __init__(self, folder: Path, group_size: int, rank: int = 0, *, scale: str = "group") -> None:
+        self.folder, self.group_size, self.rank, self.scale = folder, group_size, rank, scale
         self.step = 0
         self.rows: list[dict[str, Any]] = []
         """Of the step, so far."""
@@ -107,9 +107,11 @@ class RolloutWriter:
         ]
         for start in range(0, len(rows), size):
             group = rows[start : start + size]
-            if len(group) == size and len({row["id"] for row in group}) == 1:  # else the group spans processes
+            # Otherwise the group spans processes, or the scale does.
+            if self.scale != "batch" and len(group) == size and len({row["id"] for row in group}) == 1:
                 rewards = [record.reward for record in records[start : start + size]]
-                for row, advantage in zip(group, group_advantages(rewards), strict=True):
+                advantages = group_advantages(rewards, scaled=self.scale == "group")
+                for row, advantage in zip(group, advantages, strict=True):
                     row["advantage"] = advantage
         self.step, self.rows = step, [*before, *rows]
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def train_grpo(
     distributed.main_does(lambda: run_folder.drop_after(out, step_of(checkpoint)))
 
     judge = recipe_judge(recipe, out)
-    rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index)
+    rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index, scale=args.scale_rewards)
     ends = setup.end_token_ids(model, processor.tokenizer)
     shown = [("reward", "reward"), ("kl", "KL"), ("completions/mean_length", "length")]
     began = time.monotonic()

@@ -17,6 +17,7 @@ from perception_r1.data.sources import load_source
 from perception_r1.errors import RecipeError
 from perception_r1.families import Family, get_family
 from perception_r1.models.load import detect_family, load_model
+from perception_r1.models.processors import known_ids
 from perception_r1.tasks import Task, make_task, reward_spec
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 
 def image_token_ids(family: Family, tokenizer: Any) -> list[int]:
     """Ids of the tokens that stand for pixels; a policy that writes one breaks the next forward pass."""
-    ids = [tokenizer.convert_tokens_to_ids(token) for token in family.image_tokens]
-    return sorted({i for i in ids if i is not None and i != tokenizer.unk_token_id})
+    return sorted(set(known_ids(tokenizer, family.image_tokens)))
 
 
 def check_prompt_length(samples: Sequence[Sample], task: Task, processor: Any, model: Any, answer_tokens: int) -> int:
