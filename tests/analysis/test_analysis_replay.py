@@ -130,6 +130,17 @@ def test_command(run, tmp_path):
     assert found["sign_flips"]["value"] == 0.0
 
 
+def test_a_judge_that_is_not_asked_again_is_named(run):
+    from perception_r1.cli import app
+
+    settings = json.loads((run / "config.json").read_text())
+    settings["reward"]["judge"] = {"kind": "openai", "base_url": "http://localhost:9/v1", "model": "big-judge"}
+    (run / "config.json").write_text(json.dumps(settings))
+    done = CliRunner().invoke(app, ["replay", str(run), "--preset", "paper", "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "note: big-judge is not asked again" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -58,6 +58,12 @@ def replay(
             raise UserError(f"{recipe}: its task is {other.task}, the run's is {trained.task}")
         changes["reward"] = other.reward.model_dump()
     task = recipe_task(run_recipe(run, {**changes, **settings}))
+    judge = trained.reward.judge
+    if judge is not None and judge.kind != "lexical":
+        typer.echo(
+            f"note: {judge.model} is not asked again: facts are looked for in the text, on the replayed side only",
+            err=True,
+        )
     groups = read_groups(run, limit=limit)
     after = rescore(groups, task, show_progress=not quiet)
     found = compare_rewards(groups, after)
