@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from perception_r1.core.spec import reward_spec
@@ -89,15 +91,30 @@ class TestCounting:
         assert found.components == pytest.approx({"count": 2 / 3, "matched": 0.8})
         assert found.reason == "2 of 2 boxes matched; 1 entry without a target; entry 3: inverted corners"
 
+    def test_an_entry_with_a_box_and_a_point_is_one(self) -> None:
+        """Each counted twice, so that half of the objects with both earned the whole count."""
+        task = make_task("counting", family="qwen3_vl")
+        entries = [{"bbox_2d": list(box), "point_2d": [box[0] + 50, box[1] + 50]} for box in (A, B, C)]
+
+        def scored(target: BoxTarget | CountTarget, number: int) -> RewardRecord:
+            return task.score(Sample("s", "counting", "cat", target, image_size=SIZE), json.dumps(entries[:number]))
+
+        for target in (BoxTarget((A, B, C, (700, 700, 800, 800))), CountTarget(4)):
+            found = scored(target, 2)
+            assert (found.n_pred, found.n_valid) == (2, 2)
+            assert found.components["count"] == pytest.approx(2 / 4)
+        found = scored(BoxTarget((A, B, C)), 3)
+        assert (found.reward, found.n_valid) == (1, 3)
+
     def test_points(self) -> None:
         """Clicks at 100 apart: tolerance 50, full up to 25."""
         target = PointTarget(((100, 100), (200, 100)))
-        json = make_task("counting", family="qwen3_vl")
+        task = make_task("counting", family="qwen3_vl")
         sample = Sample("s", "counting", "cat", target, image_size=SIZE)
 
         def places(*points: tuple[float, float]) -> float:
-            text = render_objects([(point, None) for point in points], json.family)
-            return json.score(sample, text).components["matched"]
+            text = render_objects([(point, None) for point in points], task.family)
+            return task.score(sample, text).components["matched"]
 
         assert places((100, 100), (200, 100)) == 1
         assert places((120, 100), (200, 115)) == 1

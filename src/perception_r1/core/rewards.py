@@ -96,6 +96,8 @@ def score_objects(
     )
     reward, components = combine(spec, ctx)
     n_boxes, n_points = len(entries) - pred_xyxy.count(None), len(entries) - pred_points.count(None)
+    if n_boxes and n_points:  # an entry may have both
+        n_points = sum(point is not None and box is None for box, point in zip(pred_xyxy, pred_points, strict=True))
     return RewardRecord(
         reward,
         components,
