@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,10 @@ STATED = [
     ("M is the midpoint of AB", "M is midpoint of BA"),
     ("AT is tangent to circle O", "AT is tangent to the circle"),
     ("Angle ABD and Angle CDB are alternate interior angles.", "Angles ABD and CDB are alternate interior angles"),
+    ("AB = BC", "AB = BC = CD = DE = EF = FA"),
+    ("OA = OB", "OA = OB = OC = OD = OE, and OA = OF"),
+    ("D lies on AB", "D lies on AB, D lies on AE, and E lies on AB"),
+    ("The bar for May is 30", "The bars for Jan, Feb, Mar and May are 10, 20, 25 and 30."),
     ("The bar for May is 30", "The bar for May is 30 and that for June is 40. They differ by 10."),
     ("The bar for Tom is twice as high as the bar for Ann.", "the bar for Tom is twice as high as the bar for Ann"),
 ]
@@ -71,6 +76,8 @@ CONTRADICTED = [
     ("AB = AC", "AB = AC, not AB = AC"),
     ("ABCD is a kite", "kite ABCD, rectangle ABCD, rhombus ABCD, trapezoid ABCD"),
     ("Tom has more apples.", "Tom has more apples. Tom has not more apples."),
+    ("The bar for May is 30", f"Maybe the bar for May is {' '.join(map(str, range(1, 100)))}."),
+    ("The bar for May is 30", ". ".join(f"Maybe the bar for May is {k}" for k in range(40))),
 ]
 ABSENT = [
     ("AB = 5", "AC = 5"),
@@ -103,6 +110,27 @@ def test_a_value_that_is_worked_out_later_is_no_contradiction() -> None:
     text = "∠ABC = 3x + 5. With x = 10 we get ∠ABC = 3(10) + 5 = 35."
     assert verdict(text, "∠ABC = 3x + 5") == "stated"
     assert verdict("AB = 5.196, that is AB ≈ 5.2", "AB = 5.196") == "stated"
+
+
+SEGMENTS = [a + b for a, b in combinations("ABCDE", 2)]
+SPRAYS = [
+    ("the radius of circle O is 4", ". ".join(f"the radius is {k}" for k in range(1, 20))),
+    ("∠ABC = 40°", ". ".join(f"∠B = {k}°" for k in range(1, 180))),
+    ("AB ∥ CD", ". ".join(f"{a} ∥ {b}" for a, b in combinations(SEGMENTS, 2))),
+    ("AB ⊥ CD", ". ".join(f"{a} ⊥ {b}" for a, b in combinations(SEGMENTS, 2))),
+    ("AB = CD", ". ".join(f"{a} = {b}" for a, b in combinations(SEGMENTS, 2))),
+    ("AB = CD", ". ".join(f"AB = {b}" for b in SEGMENTS[1:])),
+    ("C is the midpoint of AB", ". ".join(f"{p} is the midpoint of AB" for p in "CDEFG")),
+    ("C is the midpoint of AB", ". ".join(f"C is the midpoint of {a}" for a in SEGMENTS)),
+    ("C lies on AB", ". ".join(f"{p} lies on {a}" for p in "ABCDE" for a in SEGMENTS if p not in a)),
+    ("AB is a diameter of circle O", ". ".join(f"{a} is a diameter of circle O" for a in SEGMENTS)),
+    ("AB is tangent to circle O", ". ".join(f"{a} is tangent to circle O" for a in SEGMENTS)),
+]
+
+
+@pytest.mark.parametrize(("fact", "text"), SPRAYS)
+def test_lists_of_guesses_state_nothing(fact: str, text: str) -> None:
+    assert verdict(text, fact) != "stated"
 
 
 def test_facts_of_the_question_and_repeated_facts_do_not_count() -> None:

@@ -7,6 +7,7 @@ the text; at most `MAX_CHARS` of it are read.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -21,8 +22,17 @@ __all__ = ["MAX_CHARS", "Statement", "Verdict", "normalise", "statements", "unas
 _MOST_FORMS = 2
 """A quantity may be said in at most so many different expressions; more is a list of guesses."""
 _MOST_KINDS = 3
+_MOST_RELATED = {
+    **{"parallel": 3, "perpendicular": 4, "midpoint": 3, "bisects": 4},
+    **{"tangent": 8, "diameter": 4, "circle": 4},
+}
+"""To so many others one segment or point may be said to be related in one way (of ``tangent``, ``diameter`` and
+``circle``: so many statements there may be); more is a list of guesses. Drawn diagrams have at most half as many."""
 _MOST_LINKS = 4
 """``AB = CD = EF = 5``: a longer chain is not followed to its end."""
+_MOST_EQUAL_ANGLES = 12
+_EQUAL_LENGTHS = (0, 0, 1, 3, 5, 7, 9, 12, 14, 18, 20, 23, 27, 30, 33)
+"""So many segments between n points of a plane can be equally long (the unit distance problem)."""
 
 
 class Statement(NamedTuple):
@@ -78,7 +88,9 @@ def verdict(text: str, fact: str) -> Verdict:
     """Whether ``text`` states ``fact``.
 
     ``contradicted``: the text also (or only) says something that cannot be true beside it: another number for the same
-    length or angle, its negation, or more than two different expressions for one quantity.
+    length or angle, its negation, more than two different expressions for one quantity, or so many relations of one
+    kind that they are a list of guesses (`_MOST_RELATED`). A name that may stand for the fact's own (∠B for ∠ABC, "the
+    radius" for that of circle O) states nothing where the text gives it several values.
 
     Example:
         >>> verdict("Since AB = 5 and the angle CBA is 40 degrees, ...", "∠ABC = 40°")
@@ -96,7 +108,9 @@ def verdict(text: str, fact: str) -> Verdict:
     for one in wanted:
         if any(_contradicts(other, one) for other in said) or _sprayed(said, one):
             return "contradicted"
-        found = found and any(_states(other, one) for other in said)
+        found = found and any(
+            _states(other, one) and (other.key == one.key or other.key not in _unsettled(text)) for other in said
+        )
     return "stated" if found else "absent"
 
 
@@ -129,6 +143,25 @@ def statements(text: str) -> tuple[Statement, ...]:
     clean = normalise(text)
     found = [*_equations(clean), *_relations(clean), *_shapes(clean)]
     return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=2048)
+def _unsettled(text: str) -> frozenset[tuple[str, ...]]:
+    """Keys of the quantities that the text gives several numbers, or more expressions than `_MOST_FORMS`."""
+    numbers: dict[tuple[str, ...], float] = {}
+    forms: dict[tuple[str, ...], set[Value]] = {}
+    found = set()
+    for one in statements(text):
+        if one.relation != "value" or one.negated:
+            continue
+        number = number_of(one.value)
+        if number is None:
+            forms.setdefault(one.key, set()).add(one.value)
+            if len(forms[one.key]) > _MOST_FORMS:
+                found.add(one.key)
+        elif not (math.isclose(first := numbers.setdefault(one.key, number), number) or rounds_to(first, number)):
+            found.add(one.key)
+    return frozenset(found)
 
 
 def _denied(clean: str, start: int) -> bool:
@@ -310,4 +343,34 @@ def _sprayed(said: Sequence[Statement], fact: Statement) -> bool:
     if fact.relation == "kind":
         kinds = {one.key[1] for one in said if one.relation == "kind" and one.key[0] == fact.key[0]}
         return len(kinds) > _MOST_KINDS
-    return False
+    related = [one.key for one in said if one.relation == fact.relation and not one.negated]
+    if fact.relation == "equal":
+        return _too_many_equal([key for key in related if key[2] == fact.key[2]], fact)
+    if fact.relation == "on":  # D is not on AB where A is on DB
+        point, ends = fact.key
+        others = {(ends[0], "".join(sorted((point, ends[1])))), (ends[-1], "".join(sorted((point, ends[0]))))}
+        return len(ends) == 2 and any(key in others for key in related)
+    most = _MOST_RELATED[fact.relation]
+    if fact.relation in ("tangent", "diameter", "circle"):
+        return len(related) > most
+    if fact.relation == "midpoint" and any(key[1] == fact.key[1] and key[0] != fact.key[0] for key in related):
+        return True
+    names = fact.key[:1] if fact.relation in ("midpoint", "bisects") else fact.key[:2]
+    return any(sum(name in key for key in related) > most for name in names)
+
+
+def _too_many_equal(related: Sequence[tuple[str, ...]], fact: Statement) -> bool:
+    """Whether more is said to equal the fact's two than can be, through others too (for angles: than anybody says)."""
+    if fact.key[2] != "length":
+        return any(sum(name in key[:2] for key in related) > _MOST_EQUAL_ANGLES for name in fact.key[:2])
+    near: dict[str, set[str]] = {}
+    for a, b, _ in related:
+        near.setdefault(a, set()).add(b)
+        near.setdefault(b, set()).add(a)
+    equal, left = {fact.key[0]}, [fact.key[0]]
+    while left:
+        more = near.get(left.pop(), set()) - equal
+        equal |= more
+        left.extend(more)
+    points = {point for segment in equal for point in re.findall(r"[A-Z]'?", segment)}
+    return len(equal) > (_EQUAL_LENGTHS[len(points)] if len(points) < len(_EQUAL_LENGTHS) else 3 * len(points))
