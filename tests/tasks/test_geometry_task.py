@@ -25,6 +25,19 @@ def score(text: str, preset: str = "robust", **kwargs: object) -> RewardRecord:
     return task(preset).score(SAMPLE, Completion(text, "stop"), **kwargs)  # type: ignore[arg-type]
 
 
+def test_an_answer_with_two_values_is_right_where_the_gold_has_both() -> None:
+    sample = Sample("1", "geometry", "Find x.", AnswerTarget("x=3 \\text{ or } x=-3"))
+
+    def accuracy(box: str) -> float:
+        return task().score(sample, Completion(answer("x", f"\\boxed{{{box}}}"), "stop")).components["accuracy"]
+
+    assert accuracy("x=3 \\text{ or } x=-3") == accuracy("-3 or 3") == 1
+    assert accuracy("3 or 4") == accuracy("3 or 3") == accuracy("3 or -3 or 4") == accuracy("3") == 0
+    nested = score(answer("x", "\\boxed{7\\boxed{2\\sqrt{3}}}"))
+    assert (nested.components["accuracy"], nested.components["format"]) == (0, 0)
+    assert nested.reason.startswith("no readable answer: more than one boxed answer")
+
+
 def test_the_gold_answer_earns_everything() -> None:
     record = score(task().gold(SAMPLE))
     assert record.reward == pytest.approx(0.9 + 0.1 + 0.7)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.core.blocks import content_end, split_thinking
-from perception_r1.core.equivalence import boxes, same_answer, verified
+from perception_r1.core.equivalence import boxes, same_answer, unboxed, verified
 from perception_r1.core.facts import unasked, verdict
 from perception_r1.core.text import loop_share, repetition_penalty
 from perception_r1.types import AnswerTarget, Completion, Match, Parsed, RewardRecord, Sample
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 _PAPER_FORMAT = re.compile(r"<think>\n.*?\n</think>\n<answer>\n.*?\\boxed\{.+?\}.*?\n</answer>", re.DOTALL)
 _PAPER_ANSWER = re.compile(r"<answer>(.*?)</answer>")
 _SPLITTING = re.compile(r"\\text\{\s*or\s*\}|\bor\b", re.IGNORECASE)
+_MOST_PARTS = 8
 
 
 def parse_answer(completion: Completion) -> Parsed:
     """Read the boxed answer of a completion with ``<think>`` and ``<answer>`` blocks; never raises.
 
     ``answer`` is the content of the one ``\\boxed{…}`` in the answer block, or the whole block where nothing is boxed.
-    Boxes with different contents are no answer (issue ``several_boxes``). ``format_ok``: both blocks, nothing round
-    them, exactly one box, not empty.
+    Boxes with different contents, or a box in another, are no answer (issue ``several_boxes``). ``format_ok``: both
+    blocks, nothing round them, exactly one box, not empty.
     """
     text = completion.text
     found = split_thinking(text, thinking=True)
@@ -45,7 +46,7 @@ def parse_answer(completion: Completion) -> Parsed:
     answer = block
     if inside:
         answer = inside[0]
-        if len(set(inside)) > 1:
+        if len(set(inside)) > 1 or boxes(answer):
             answer, issues = "", (*issues, "several_boxes")
     strict = found.strict and not cut and not issues and len(inside) == 1 and bool(answer)
     if cut:
@@ -111,7 +112,8 @@ def judged_text(completion: Completion) -> str:
 def accuracy(ctx: Context) -> float:
     """1 for the right final answer, else 0.
 
-    ``robust``: the boxed content of the answer block (the whole block where nothing is boxed), gold wrapped. ``paper``:
+    ``robust``: the boxed content of the answer block (the whole block where nothing is boxed), gold wrapped; "3 or 4"
+    is right only where the gold answer has an "or" too, and the parts are the same in any order. ``paper``:
     as released: the block is only found on one line, else the whole response is searched for an answer, so a box inside
     ``<think>`` counts; the gold answer is parsed bare, so ``2\\sqrt{3}`` is read as 2.
     """
@@ -125,8 +127,25 @@ def accuracy(ctx: Context) -> float:
 
 
 def is_right(status: str, answer: str, gold: str) -> bool:
-    """Whether an answer, as `parse_answer` read it, is the gold answer ("3 or 4" names two, and is none)."""
-    return status == "ok" and not _SPLITTING.search(answer) and same_answer(answer, gold)
+    """Whether an answer, as `parse_answer` read it, is the gold answer; "3 or 4" names two, so gold must have both."""
+    if status != "ok":
+        return False
+    if _SPLITTING.search(answer):
+        return _same_parts(answer, unboxed(gold))
+    return same_answer(answer, gold)
+
+
+def _same_parts(given: str, gold: str) -> bool:
+    """Whether two answers with an "or" have the same parts, each once, in any order."""
+    parts, left = _SPLITTING.split(given), _SPLITTING.split(gold)
+    if len(parts) != len(left) or not 2 <= len(left) <= _MOST_PARTS:
+        return False
+    for part in parts:
+        found = next((index for index, other in enumerate(left) if same_answer(part, other)), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
 
 
 def answer_format(ctx: Context) -> float:
