@@ -98,6 +98,7 @@ TWO = [(1, 2, 30, 40), (5, 6, 70, 80)]
         ("<ref>cat</ref><box>[[1, 2, 30, 40]]</box>", ONE, ["cat"], True),
         ("<ref>cat</ref><box>[[1, 2, 30, 40], [5, 6, 70, 80]]</box>", TWO, ["cat", "cat"], True),
         ("<ref>cat</ref><box>(1,2),(30,40)</box>", ONE, ["cat"], False),
+        ("<ref>a <| b </i> c</ref><box>[[1, 2, 30, 40]]</box>", ONE, ["a <| b </i> c"], False),
         ("<|ref|>cat<|/ref|><|det|>[[1, 2, 30, 40]]<|/det|>", ONE, ["cat"], False),
         ("[-1.5, 2, 30.25, 4e1]", [(-1.5, 2, 30.25, 40)], [None], True),
         ("[0.1, .2, 0.30, 0.4]", [(0.1, 0.2, 0.3, 0.4)], [None], False),

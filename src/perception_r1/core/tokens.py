@@ -13,12 +13,13 @@ from perception_r1.core.entries import Kind
 # A quote closes a string only where JSON could go on after it, so `"5" screen"` and 'the man's hat' stay whole.
 _CLOSES = r"(?:\s*+(?:[,:}\]\[{]|\Z)|\s++[\"'])"
 _STRINGS = "|".join(rf"{q}(?:[^{q}\\\n]++|\\[^\n]?|{q}(?!{_CLOSES}))*+{q}?" for q in "\"'")
+_FORM = r"<\|(?:object_ref_(?:start|end)|box_(?:start|end)|/?ref|/?det)\|>|</?(?:ref|box)>"
 _COMMON = r"""
     (?P<open>[\[{][\[{\s]*+)
   | (?P<close>[\]}][\]},\s]*+)
   | (?P<paren>\()
-  | (?P<special><\|(?:object_ref_(?:start|end)|box_(?:start|end)|/?ref|/?det)\|>|</?(?:ref|box)>)
 """
+_COMMON += rf"  | (?P<special>{_FORM})"
 INNER = re.compile(rf"(?P<string>{_STRINGS})(?P<key>\s*+:)?|(?P<bare>\b[A-Za-z_]\w*+(?=\s*+:))|{_COMMON}", re.X)
 OUTER = re.compile(rf"(?P<yxyx>(?<![A-Za-z_])box_2d[\"']?\s*+:\s*+(?=\[))|{_COMMON}", re.X)
 EMPTY_RUN = re.compile(r"(?:\[\s*+\][\s,]*+)++")
@@ -26,7 +27,7 @@ LEAF = re.compile(r"[^\[\]{}()\"'<]*+")
 ANY_LEAF = re.compile(r"[^\[\]{}]*+")
 SCALAR = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?|true|false|null|None)\s*+(?=[,}\]])")
 REF_BODY = re.compile(
-    r"([^<]*+(?:<(?!\||/|ref>|box>)[^<]*+)*+)(<\|(?:object_ref_end|box_start|/ref|det)\|>|</ref>|<box>)?"
+    rf"([^<]*+(?:(?!{_FORM})<[^<]*+)*+)(<\|(?:object_ref_end|box_start|/ref|det)\|>|</ref>|<box>)?"
 )
 ELEMENT = re.compile(r"\(([^()\[\]{}<\n]*+)(\)?)")
 NEXT_ELEMENT = re.compile(r"\s*+,\s*+(?=\()")
