@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -18,6 +19,9 @@ from perception_r1.types import XY, XYXY, Size
 
 OUTSIDE_TOLERANCE = 1.0
 """Pixels that a box or point may lie outside its image: float boxes are rounded by tools; more is a mistake."""
+
+
+_TOKEN = re.compile(r"<\|[a-z_/]{1,24}\|>|</?(?:ref|box|img)>|<IMG_CONTEXT>")
 
 
 class MissingImageError(DataError):
@@ -108,6 +112,18 @@ def text_list(value: object, where: Where, name: str) -> tuple[str, ...]:
         if not isinstance(item, str) or not item.strip():
             raise where.error(f"{shown(item)} is not a label (expected a list of strings that are not empty)", name)
     return tuple(value)
+
+
+def words(value: str, where: Where, name: str) -> str:
+    """A phrase or label that an answer can be written with: without tokens that models write answers with.
+
+    A tokenizer turns ``<|box_start|>`` inside a label into the token itself, and an answer that holds it cannot be read
+    back.
+    """
+    found = _TOKEN.search(value)
+    if found is not None:
+        raise where.error(f"{shown(value)} holds {found[0]}, a token that models write answers with (remove it)", name)
+    return value
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:

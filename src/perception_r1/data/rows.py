@@ -86,6 +86,8 @@ def sample_from_row(
     if size is None and row_task in {"grounding", "counting", "detection"} and ("boxes" in row or "points" in row):
         raise where.error("is missing, and there is no image to read it from (write width and height)", "width")
     categories = fields.text_list(row["categories"], where, "categories") if row.get("categories") is not None else ()
+    for name in categories:
+        fields.words(name, where, "categories")
     if len(set(categories)) != len(categories):
         twice = next(name for name in categories if categories.count(name) > 1)
         raise where.error(f"{shown(twice)} is there twice (remove one)", "categories")
@@ -312,7 +314,8 @@ def _size(row: Mapping[str, Any], width: str, height: str, where: Where) -> Size
 def _question(row: Mapping[str, Any], task: str, where: Where) -> str:
     if task in NEEDS_QUESTION:
         expected = {"grounding": "what to find", "counting": "what to count"}.get(task, "the problem")
-        return fields.text(fields.require(row, "question", where, expected), where, "question")
+        question = fields.text(fields.require(row, "question", where, expected), where, "question")
+        return question if task == "geometry" else fields.words(question, where, "question")
     value = row.get("question")
     return "" if value is None else fields.text(value, where, "question", empty=True)
 
@@ -323,6 +326,8 @@ def _boxes(row: Mapping[str, Any], size: Size, where: Where) -> BoxTarget:
         raise where.error(f"{shown(value)} is not a list (expected [[x1, y1, x2, y2], …])", "boxes")
     boxes = tuple(fields.box(item, size, where) for item in value)
     labels = fields.text_list(row["labels"], where, "labels") if row.get("labels") is not None else ()
+    for label in labels:
+        fields.words(label, where, "labels")
     if labels and len(labels) != len(boxes):
         raise where.error(f"expected one a box ({len(boxes)}), got {len(labels)}", "labels")
     return BoxTarget(boxes, labels)
