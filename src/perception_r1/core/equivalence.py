@@ -28,6 +28,14 @@ _TOWER = re.compile(r"\^\s*(?:\{[^{}]*\^|\{?\s*[-+]?\d{4,})|\d{4,}\s*!|!\s*!")
 """Numbers that nobody can write out: refused at once, since each would cost the worker's whole time limit."""
 _DRESS = re.compile(r"\\(?:left|right|,|;|!|displaystyle)\b|\\[,;! ]|[\s$]")
 
+_SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\^?\{?(?:\\degree\b|[°º])\}?"), r"^\\circ "),
+    (re.compile(r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))"), r"\\sqrt{\1\2\3}"),
+    (re.compile(r"\\[,;]"), " "),
+    (re.compile(r"\A\*\*([^*]*)\*\*\Z"), r"\1"),
+)
+"""Signs that people write and math-verify does not read, in LaTeX."""
+
 
 def same_answer(given: str, gold: str) -> bool:
     """Whether ``given`` (the content of a box, or a bare answer) is the gold answer.
@@ -51,7 +59,7 @@ def same_answer(given: str, gold: str) -> bool:
     if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
         x, y = number_of(read_value(a.lstrip("+"))), number_of(read_value(b.lstrip("+")))
         return x is not None and y is not None and abs(x - y) <= 1e-6 * max(1.0, abs(y))
-    return verified(f"\\boxed{{{given}}}", f"\\boxed{{{unboxed(gold)}}}")
+    return verified(f"\\boxed{{{_in_latex(given)}}}", f"\\boxed{{{_in_latex(unboxed(gold))}}}")
 
 
 @lru_cache(maxsize=8192)
@@ -93,6 +101,12 @@ def boxes(text: str) -> list[str]:
         found.append(text[at : end - 1].strip())
         at = end
     return found
+
+
+def _in_latex(text: str) -> str:
+    for pattern, new in _SIGNS:
+        text = pattern.sub(new, text)
+    return text
 
 
 def _plain(text: str) -> str:
