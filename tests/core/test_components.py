@@ -138,6 +138,7 @@ class TestCounting:
         assert score("counting", CountTarget(3), say(A, B)).components == pytest.approx({"count": 2 / 3})
         assert score("counting", CountTarget(3), say(A, B)).reward == pytest.approx(2 / 3)
         assert score("counting", CountTarget(3), say(A, A, A)).reward == pytest.approx(1 / 3)
+        assert score("counting", CountTarget(3), say(A, B, C, A, A, A)).reward == pytest.approx(3 / 6)
         assert score("counting", CountTarget(0), "[]").reward == 1
         assert score("counting", CountTarget(0), say(A)).reward == 0
 

@@ -83,7 +83,8 @@ def count(ctx: Context) -> float:
     Boxes with IoU ≥ ``same_iou``, or points nearer than `SAME_POINT`, are one object, directly or through others. Such
     a group counts as many as it has members, but at most max(1, targets that coincide with it in the same sense), so
     that repeating a box does not count and two targets in one place do. An entry with a box and a point is one, its
-    box. With nothing to find: 1 for an explicit empty answer, else 0.
+    box. Where only the number is known, nothing else charges for copies, so they count against it as unusable entries
+    do. With nothing to find: 1 for an explicit empty answer, else 0.
 
     Example: 4 targets; 5 entries, of which two are the same box and one is unusable: min(3, 4) / max(3 + 1, 4) = 0.75.
     """
@@ -94,8 +95,8 @@ def count(ctx: Context) -> float:
         point for box, point in zip(ctx.pred_xyxy, ctx.pred_points, strict=True) if point is not None and box is None
     ]
     found = _different_boxes(boxes, ctx) + _different_points(points, ctx)
-    unusable = ctx.n_pred - len(boxes) - len(points)
-    return min(found, ctx.n_target) / max(found + unusable, ctx.n_target)
+    said = ctx.n_pred if isinstance(ctx.sample.target, CountTarget) else found + ctx.n_pred - len(boxes) - len(points)
+    return min(found, ctx.n_target) / max(said, ctx.n_target)
 
 
 def count_distance(ctx: Context) -> float:
