@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import re
+import time
+
 import pytest
 
+from perception_r1.core import answers
 from perception_r1.tasks import Task, make_task
 from perception_r1.types import AnswerTarget, Completion, RewardRecord, Sample
 
@@ -36,6 +41,26 @@ def test_an_answer_with_two_values_is_right_where_the_gold_has_both() -> None:
     nested = score(answer("x", "\\boxed{7\\boxed{2\\sqrt{3}}}"))
     assert (nested.components["accuracy"], nested.components["format"]) == (0, 0)
     assert nested.reason.startswith("no readable answer: more than one boxed answer")
+
+
+def test_the_released_patterns_in_linear_time() -> None:
+    form = re.compile(r"<think>\n.*?\n</think>\n<answer>\n.*?\\boxed\{.+?\}.*?\n</answer>", re.DOTALL)
+    block = re.compile(r"<answer>(.*?)</answer>")
+    pieces = ["<think>\n", "\n</think>\n<answer>\n", "\n</answer>", "\\boxed{", "}", "a", "\n", "<answer>", "</answer>"]
+    draw = random.Random(0)
+    seen = set()
+    for _ in range(20_000):
+        inside = "".join(draw.choices(pieces, k=draw.randint(0, 7)))
+        text = f"<think>\n{inside}\n</answer>" if draw.random() < 0.7 else inside
+        found = block.search(text)
+        assert answers._released_block(text) == (found[1] if found else None), repr(text)
+        seen.add(answers._released_form(text))
+        assert answers._released_form(text) == (form.fullmatch(text) is not None), repr(text)
+    assert seen == {True, False}
+    hostile = "<think>\n" + "\n</think>\n<answer>\n\\boxed{a}" * 2000
+    start = time.process_time()
+    assert task("paper").score(SAMPLE, Completion(hostile + "<answer>" * 5000, "stop")).components["format"] == 0
+    assert time.process_time() - start < 5
 
 
 def test_the_gold_answer_earns_everything() -> None:
