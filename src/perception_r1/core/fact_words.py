@@ -47,9 +47,8 @@ def by_words(text: str, fact: str) -> Verdict:
         said = _numbers(words)
         if numbers and about and about <= words and said and not numbers <= said:
             guesses.add(frozenset(said))
-        if numbers and said and said != numbers and words - said == about:
-            denied = True
-        elif numbers and numbers < said and names <= words and len(said - numbers) > len(words - said - about):
+        listed = numbers < said and names <= words and len(said - numbers) > len(words - said - about)
+        if numbers and said and ((said != numbers and words - said == about) or listed):
             denied = True
         elif names <= words and len(wanted & words) >= 0.8 * len(wanted):
             if bool(_NEGATION.search(sentence)) == bool(_NEGATION.search(fact)):

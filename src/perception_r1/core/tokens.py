@@ -26,9 +26,7 @@ EMPTY_RUN = re.compile(r"(?:\[\s*+\][\s,]*+)++")
 LEAF = re.compile(r"[^\[\]{}()\"'<]*+")
 ANY_LEAF = re.compile(r"[^\[\]{}]*+")
 SCALAR = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?|true|false|null|None)\s*+(?=[,}\]])")
-REF_BODY = re.compile(
-    rf"([^<]*+(?:(?!{_FORM})<[^<]*+)*+)(<\|(?:object_ref_end|box_start|/ref|det)\|>|</ref>|<box>)?"
-)
+REF_BODY = re.compile(rf"([^<]*+(?:(?!{_FORM})<[^<]*+)*+)(<\|(?:object_ref_end|box_start|/ref|det)\|>|</ref>|<box>)?")
 ELEMENT = re.compile(r"\(([^()\[\]{}<\n]*+)(\)?)")
 NEXT_ELEMENT = re.compile(r"\s*+,\s*+(?=\()")
 REST = re.compile(r"[\s,]*+\Z")
