@@ -23,8 +23,13 @@ _MOST_FORMS = 2
 """A quantity may be said in at most so many different expressions; more is a list of guesses."""
 _MOST_KINDS = 3
 _MOST_RELATED = {
-    **{"parallel": 3, "perpendicular": 4, "midpoint": 3, "bisects": 4},
-    **{"tangent": 8, "diameter": 4, "circle": 4},
+    "parallel": 3,
+    "perpendicular": 4,
+    "midpoint": 3,
+    "bisects": 4,
+    "tangent": 8,
+    "diameter": 4,
+    "circle": 4,
 }
 """To so many others one segment or point may be said to be related in one way (of ``tangent``, ``diameter`` and
 ``circle``: so many statements there may be); more is a list of guesses. Drawn diagrams have at most half as many."""
