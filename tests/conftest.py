@@ -11,8 +11,8 @@ from hypothesis import settings
 # Nothing is fetched by a test; without this a model that is nowhere is asked for again and again, for 90 seconds.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# No deadline: a busy machine is not a bug. Fifty examples a property keep the suite fast, and they are the same in every
-# run: what a change broke is told apart from what nobody had tried. To try more: pytest --hypothesis-profile=fuzz.
+# No deadline: a busy machine is not a bug. Fifty examples a property keep the suite fast, the same in every run: what a
+# change broke is told apart from what nobody had tried. To try more: pytest --hypothesis-profile=fuzz.
 settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=1000)
 settings.load_profile("tests")
