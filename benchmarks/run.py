@@ -94,8 +94,9 @@ def round_trips() -> Iterator[Figure]:
     from perception_r1.data.images import prepare
     from perception_r1.families import FAMILIES
     from perception_r1.tasks import TASKS, make_task
-    from perception_r1.types import BoxTarget, Sample, TextTarget
+    from perception_r1.types import AnswerTarget, BoxTarget, Sample, Target, TextTarget
 
+    others: dict[str, Target] = {"ocr": TextTarget("some text\nof two lines"), "geometry": AnswerTarget("2\\sqrt{3}")}
     draw = random.Random(0)
     sizes = [(17, 23), (333, 501), (640, 480), (1023, 767), (4096, 2304)]
     n = below = 0
@@ -105,7 +106,7 @@ def round_trips() -> Iterator[Figure]:
             for width, height in sizes * 20:
                 x, y = draw.uniform(0, 0.5) * width, draw.uniform(0, 0.5) * height
                 box = (x, y, x + draw.uniform(0.2, 0.5) * width, y + draw.uniform(0.2, 0.5) * height)
-                target = TextTarget("some text\nof two lines") if name == "ocr" else BoxTarget((box,), ("cat",))
+                target = others.get(name, BoxTarget((box,), ("cat",)))
                 sample = prepare(Sample("1", name, "cat", target, image_size=(width, height)), family)  # type: ignore[arg-type]
                 reward = task.score(sample, task.gold(sample)).reward
                 n += 1
