@@ -176,6 +176,17 @@ def test_bad_and_missing_entries_may_be_left_out(folder):
     assert any(note.startswith("bad entries left out: 1; the first: ") and "outside" in note for note in notes)
 
 
+@pytest.mark.parametrize("wrong", [{"bbox": [1, 1, -10, 10]}, {"bbox": None}, {"category_id": 99}])
+def test_an_image_with_a_broken_annotation_may_be_left_out(folder, wrong):
+    path = folder(broken("annotations", 3, **wrong))
+    every = [sample.id for sample in load(folder(), "detection")[0]]
+    path = folder(broken("annotations", 3, **wrong))
+    samples, notes = load(path, "detection", on_error="skip")
+    assert len(samples) == len(every) - 1
+    assert [note.partition(": ")[2][0] for note in notes if note.startswith("bad entries left out")] == ["1"]
+    assert any(":4: field 'annotations." in note for note in notes)
+
+
 def test_coco_2014_names_find_2017_files(folder, save_image):
     save_image("images/000000000042.png", (50, 50))
     path = folder(broken("images", 2, file_name="COCO_train2014_000000000042.png"))

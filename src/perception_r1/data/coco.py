@@ -51,6 +51,7 @@ class _Annotation:
     row: int
     label: str
     box: list[float] | None  # None: a crowd
+    error: DataError | None = None  # what is wrong with it, where bad entries are left out or collected
 
 
 def open_coco(request: Request) -> Opened:
@@ -82,6 +83,9 @@ def open_coco(request: Request) -> Opened:
 
     def to_rows(image: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         found = annotations.get(image["id"], [])
+        for item in found:
+            if item.error is not None:
+                raise item.error
         crowds = {item.label for item in found if item.box is None}
         if crowds and options.crowd == "drop":
             return
@@ -211,28 +215,37 @@ def _annotations(value: Any, categories: dict[Any, str], path: Path, request: Re
     for row, where, item in _rows(value, path, "annotations"):
         where = _named(where, "annotations")
         image_id = fields.require(item, "image_id", where, "the id of an image")
-        category_id = fields.require(item, "category_id", where, "the id of a category")
-        if category_id not in categories:
-            raise where.error(f"{shown(category_id)} is no category of this file", "category_id")
-        label = categories[category_id]
-        if item.get("iscrowd"):
-            n_crowds += 1
-            found[image_id].append(_Annotation(row, label, None))
-            continue
-        bbox = fields.require(item, "bbox", where, "[x, y, width, height]")
-        if not fields.is_list(bbox) or len(bbox) != 4:
-            raise where.error(f"{shown(bbox)} is not a box (expected [x, y, width, height] in pixels)", "bbox")
-        x, y, width, height = (fields.number(number, where, "bbox", "[x, y, width, height]") for number in bbox)
-        if width < 0 or height < 0:
-            raise where.error(f"{shown(bbox)} has a negative side (expected [x, y, width, height] in pixels)", "bbox")
-        # sums of decimals such as 31.02 + 324.12 leave 355.14000000000004; a thousandth of a pixel is plenty
-        corners = [round(x, 3), round(y, 3), round(x + width, 3), round(y + height, 3)]
-        if corners[0] == corners[2] or corners[1] == corners[3]:
+        try:
+            annotation = _annotation(item, row, where, categories)
+        except DataError as error:
+            if request.on_error == "raise" and request.on_bad is None:
+                raise
+            annotation = _Annotation(row, "", None, error)  # its image is left out: what else it shows is not known
+        box = annotation.box
+        n_crowds += box is None and annotation.error is None
+        if box is not None and (box[0] == box[2] or box[1] == box[3]):
             n_flat += 1  # the official train2017 file has such boxes; nothing can match them
             continue
-        found[image_id].append(_Annotation(row, label, corners))
+        found[image_id].append(annotation)
     if n_crowds:
         request.note(f"crowd boxes are not objects: {n_crowds} left out, with their image's rows for that category")
     if n_flat:
         request.note(f"{n_flat} boxes without area left out")
     return found
+
+
+def _annotation(item: Mapping[str, Any], row: int, where: Where, categories: dict[Any, str]) -> _Annotation:
+    category_id = fields.require(item, "category_id", where, "the id of a category")
+    if category_id not in categories:
+        raise where.error(f"{shown(category_id)} is no category of this file", "category_id")
+    label = categories[category_id]
+    if item.get("iscrowd"):
+        return _Annotation(row, label, None)
+    bbox = fields.require(item, "bbox", where, "[x, y, width, height]")
+    if not fields.is_list(bbox) or len(bbox) != 4:
+        raise where.error(f"{shown(bbox)} is not a box (expected [x, y, width, height] in pixels)", "bbox")
+    x, y, width, height = (fields.number(number, where, "bbox", "[x, y, width, height]") for number in bbox)
+    if width < 0 or height < 0:
+        raise where.error(f"{shown(bbox)} has a negative side (expected [x, y, width, height] in pixels)", "bbox")
+    # sums of decimals such as 31.02 + 324.12 leave 355.14000000000004; a thousandth of a pixel is plenty
+    return _Annotation(row, label, [round(x, 3), round(y, 3), round(x + width, 3), round(y + height, 3)])
