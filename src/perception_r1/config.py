@@ -193,6 +193,14 @@ def source_names(recipe: Recipe, sources: Sequence[Source]) -> list[str]:
     return [f"{where}.{number} ({source.path or source.source})" for number, source in enumerate(sources)]
 
 
+def trained_on(recipe: Recipe) -> list[str]:
+    """Files of which ``data.eval`` draws rows that ``data.train`` draws from, too (the same rows, mostly)."""
+    generated = ("digits", "diagrams")  # their path is where pictures are written to
+    train = {(source.path, source.split) for source in recipe.data.train if source.source not in generated}
+    both = (source for source in recipe.data.eval if (source.path, source.split) in train)
+    return list(dict.fromkeys(str(source.path) for source in both))
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides; ``@FILE`` overrides with a whole YAML file.
 

@@ -108,3 +108,16 @@ def test_bad_input_is_one_line(files, pr1, args, message):
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_rows_that_the_recipe_trains_on_are_named(files, pr1, tmp_path):
+    pytest.importorskip("trl")
+    rows = {"source": "jsonl", "path": str(files / "rows.jsonl"), "count": 3}
+    recipe = {"name": "a", "task": "detection", "model": str(files / "tiny"), "grpo": {}}
+    for name, train in (("same", rows), ("other", {"source": "digits", "path": str(tmp_path / "drawn"), "count": 3})):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(json.dumps({**recipe, "data": {"train": [train], "eval": [rows]}}))
+        answers = ("--backend", "replay", "--responses", files / "gold.jsonl")
+        code, _, err = pr1(file, *answers, "--out", tmp_path / name, "--quiet")
+        assert code == 0, err
+        assert ("is in data.train, too" in err) == (name == "same")

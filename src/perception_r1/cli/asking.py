@@ -124,8 +124,13 @@ def samples_of(data: Path | None, images: Path | None, task: Task, recipe: Recip
         return read_jsonl(data, task.name, images=images)
     if recipe is None or not recipe.data.eval:
         raise UserError("say what to evaluate on: --data FILE.jsonl (or a recipe with data.eval)")
+    import typer
+
+    from perception_r1.config import trained_on
     from perception_r1.train.setup import recipe_samples
 
+    for file in trained_on(recipe):
+        typer.echo(f"note: {file} is in data.train, too: models trained by this recipe have seen these rows", err=True)
     return recipe_samples(recipe, recipe.data.eval, task.family)
 
 
