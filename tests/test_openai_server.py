@@ -59,11 +59,11 @@ def test_what_cannot_be_had_comes_back_as_an_error_in_its_place():
 
 
 def test_a_stalling_server_is_given_up_after_the_time_limit():
-    with ChatDouble(lambda body, n: ("stall", 2)) as double:
+    with ChatDouble(lambda body, n: ("stall", 8)) as double:
         start = time.monotonic()
         ((_, error),) = server(double, timeout_s=0.1, retry=Retry(attempts=2, base_s=0.01)).stream([(1, ask("x"))])
     assert error.kind == "timeout"
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 7
     assert "no answer within 0.2 s" in str(error)  # the second attempt has twice the time
 
 

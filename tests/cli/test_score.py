@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from typing import NamedTuple
 
 import pytest
@@ -117,7 +116,7 @@ def test_empty_and_missing(tmp_path, score, pr1):
     assert "unknown family 'qwen9'" in run.stderr
 
 
-def test_no_heavy_import_and_quick(tmp_path):
+def test_no_heavy_import(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD) + "\n")
     code = (
@@ -126,10 +125,5 @@ def test_no_heavy_import_and_quick(tmp_path):
         "except SystemExit as e: assert not e.code, e.code\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'datasets', 'pandas'} & set(sys.modules)))"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
-        assert run.stdout.splitlines()[-1] == "[]"
-    assert min(seconds) < 5  # a figure of `make bench`; here only that nothing absurd happens on a loaded machine
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"

@@ -92,9 +92,9 @@ def test_edit_distance_and_bleu_of_real_pages_equal_nltk(shared_data):
 
 def test_long_page_is_fast():
     page = " ".join(f"word{i % 700}" for i in range(5000))
-    start = time.perf_counter()
+    start = time.process_time()
     scores = ocr.text_scores(page[:-20], page)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert 0.99 < scores["edit_similarity"] < 1
 
 
