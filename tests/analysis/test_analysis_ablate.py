@@ -281,6 +281,7 @@ def test_a_grid_runs_resumes_and_writes_its_page(tmp_path):
     assert not list(out.rglob("checkpoint-*"))
     text = page.read_text()
     assert "**Direction of the 3 differences that are published, too: " in text
+    assert "- GRPO (Small), where a row does not say otherwise: " in text
     assert "![Small](mini/small.svg)" in text and "What is missing" not in text
     assert (tmp_path / "docs/mini/small.svg").read_text().startswith("<?xml")
     before = text, (tmp_path / "docs/mini/small.svg").read_text()

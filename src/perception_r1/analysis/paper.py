@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.grid import Grid, jobs_of
+from perception_r1.analysis.grid import Grid, Job, jobs_of
 from perception_r1.analysis.grid_table import Row, markdown
 from perception_r1.data.files import atomic_write
 from perception_r1.evaluate.results import read_json_file, read_lines
@@ -101,27 +101,15 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
         next((read_json_file(file) for job in jobs for file in sorted(job.folder.glob("*/environment.json"))), None)
         or {}
     )
-    tables_of = [
-        (read_json_file(file) or {}).get("grpo") or {} for job in jobs for file in job.folder.glob("grpo/config.json")
-    ]
-    usual = Counter(
-        (
-            t.get("max_steps"),
-            t.get("per_device_train_batch_size"),
-            t.get("num_generations"),
-            t.get("learning_rate"),
-            t.get("beta"),
-        )
-        for t in tables_of
-    ).most_common(1)
+    usual = {g.title or g.name: words for g, _ in tables if (words := _usual_grpo(jobs_of([g], out)))}
     n_eval = {read_json_file(job.results / "metrics.json")["n"] for job in jobs}
     packages = environment.get("packages", {})
     machine = ", ".join(dict.fromkeys(environment.get("devices", ["cpu"])))
     facts = [
-        f"{runs} trainings, {format_duration(seconds)} of training in all on {machine} "
+        f"{runs} trainings, {format_duration(seconds)} of training in all (of resumed ones the last part) on {machine} "
         f"(threads a run: {environment.get('threads', '?')}); torch {packages.get('torch', '?')}, "
         f"transformers {packages.get('transformers', '?')}, trl {packages.get('trl', '?')}",
-        _grpo_words(*usual[0][0]) if usual else "",
+        *(f"GRPO ({title}), where a row does not say otherwise: {words}" for title, words in usual.items()),
         f"evaluation: {' or '.join(str(n) for n in sorted(n_eval))} held-out scenes of digits that no training saw, "
         "the same for every model, greedy",
         "figures in per cent with 95 % intervals; intervals are of two levels (seeds and scenes, both resampled), "
@@ -132,11 +120,20 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
     return "\n".join(f"- {fact[:1].upper() + fact[1:]}." for fact in facts if fact)
 
 
+def _usual_grpo(jobs: Sequence[Job]) -> str:
+    """The settings that most runs of a grid have."""
+    keys = ("max_steps", "per_device_train_batch_size", "num_generations", "learning_rate", "beta")
+    files = [file for job in jobs if job.is_done for file in job.folder.glob("grpo/config.json")]
+    found = [(read_json_file(file) or {}).get("grpo") or {} for file in files]
+    usual = Counter(tuple(t.get(key) for key in keys) for t in found).most_common(1)
+    return _grpo_words(*usual[0][0]) if usual else ""
+
+
 def _grpo_words(steps: Any, batch: Any, group: Any, rate: Any, beta: Any) -> str:
     prompts = batch // group if isinstance(batch, int) and isinstance(group, int) and group else "?"
     return (
-        f"GRPO, where a row does not say otherwise: {steps} steps of {prompts} prompts × {group} rollouts, learning "
-        f"rate {_given(rate)}, KL weight {_given(beta)} (the paper: 1e-06 and 0.04)"
+        f"{steps} steps of {prompts} prompts × {group} rollouts, learning rate {_given(rate)}, "
+        f"KL weight {_given(beta)} (the paper: 1e-06 and 0.04)"
     )
 
 
