@@ -71,10 +71,10 @@ def test_stages_are_recipes_that_start_from_one_another(tmp_path):
     (source,) = second.data.train
     assert [row["id"] for row in map(json.loads, Path(source.path).read_text().splitlines())] == ["3", "2", "0"]
     script = (tmp_path / "out" / "train.sh").read_text().splitlines()
-    assert script[0] == "set -e" and script[2].endswith("stage-2.yaml --out runs/mine-stage-2")
+    assert script[0] == "set -e" and script[2].endswith("stage-2.yaml --out runs/mine-stage-2 --resume")
     files = write_stages(recipe_file(tmp_path), plan_stages(GROUPS, (8,))[0], tmp_path / "a b; c")
     (line,) = (tmp_path / "a b; c" / "train.sh").read_text().splitlines()[1:]
-    assert shlex.split(line) == ["pr1", "train", str(files[0]), "--out", "runs/mine-stage-1"]
+    assert shlex.split(line) == ["pr1", "train", str(files[0]), "--out", "runs/mine-stage-1", "--resume"]
     with pytest.raises(RecipeError, match="12 rollouts: expected a multiple"):
         write_stages(recipe_file(tmp_path), plan_stages(GROUPS, (12,))[0], tmp_path / "out")
 

@@ -134,6 +134,28 @@ def test_what_is_refused_leaves_nothing_behind(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_died_in_its_first_step_does_not_block_the_next_try(
+    resume: bool, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the rollouts, as for want of memory: the second try is another recipe, in the same folder."""
+    import torch
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as full, pytest.raises(torch.OutOfMemoryError):
+        full.setattr(torch.nn.utils, "clip_grad_norm_", fail)
+        run_grpo(load_recipe(recipe_file), out, show_progress=False)
+    assert (out / "rollouts" / "step-000001.parquet").is_file() and not (out / "metrics.jsonl").exists()
+    smaller = ["grpo.max_steps=1", "grpo.per_device_train_batch_size=4"]
+    run_grpo(load_recipe(recipe_file, smaller), out, resume=resume, show_progress=False)
+    assert len(logged(out, "reward")) == 1
+    (file,) = (out / "rollouts").iterdir()
+    assert len(pyarrow.parquet.read_table(file)) == 4
+
+
 def test_lora_trains_adapters_only_and_saves_a_whole_model(recipe_file: Path, tmp_path: Path, tiny_model: Path) -> None:
     from perception_r1.models.load import load_model
 

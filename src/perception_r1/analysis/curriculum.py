@@ -152,7 +152,7 @@ def write_stages(
         load_recipe(path)  # what was written must be a recipe
         files.append(path)
     lines = [
-        shlex.join(["pr1", "train", str(path), "--out", str(Path(runs) / f"{recipe.name}-stage-{number}")])
+        shlex.join(["pr1", "train", str(path), "--out", str(Path(runs) / f"{recipe.name}-stage-{number}"), "--resume"])
         for number, path in enumerate(files, start=1)
     ]
     with atomic_write(out / "train.sh") as stream:

@@ -19,31 +19,114 @@ _PACKAGES = ("perception-r1", "torch", "transformers", "trl", "accelerate", "pef
 def open_run(folder: str | Path, config: dict[str, Any], *, resume: bool) -> Path:
     """Make a run's folder and write ``config.json`` and ``environment.json`` into it.
 
+    A folder in which nothing was trained (see `is_unstarted`) is taken over, with or without ``resume``.
+
     Args:
-        folder: where; must be new or empty unless ``resume``.
-        config: the resolved recipe.
-        resume: go on with what is there; the recipe must be the same.
+        folder: where; must be new, empty or unstarted unless ``resume``.
+        config: the resolved recipe and its ``stage``.
+        resume: go on with what is there; what the stage reads of the recipe must be the same.
 
     Raises:
-        UserError: the folder holds another run.
+        UserError: the folder holds another run, or files that no run wrote, or another process is at work in it.
     """
     folder = Path(folder)
     config_file = folder / "config.json"
-    if config_file.is_file():
+    if not is_unstarted(folder):
+        before = _read_config(config_file)
+        if before is None:
+            raise UserError(f"{folder}: not empty and no run of ours; choose another --out")
         if not resume:
             raise UserError(f"{folder}: already holds a run; add --resume to go on with it, or choose another --out")
-        before = json.loads(config_file.read_text(encoding="utf-8"))
-        changed = [key for key in sorted({*before, *config}) if before.get(key) != config.get(key)]
+        ignored = _NOT_READ.get(config.get("stage", ""), ())
+        keys = sorted({*before, *config}.difference(ignored))
+        changed = [key for key in keys if before.get(key) != config.get(key)]
         if changed:
             raise UserError(
                 f"{config_file}: --resume with another recipe (differs in: {', '.join(changed)}); choose another --out"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: not empty and no run of ours; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "environment.json", environment())
+    _lock(folder)
+    for leftover in folder.glob(".*.json.*.tmp"):
+        leftover.unlink()
     write_json(config_file, config)
+    write_json(folder / "environment.json", environment())
     return folder
+
+
+def is_unstarted(folder: Path) -> bool:
+    """Whether a run may begin in ``folder`` as if it were new: no step of an earlier try is in it.
+
+    True for no folder, an empty one, what a process leaves that was stopped while it opened one, and a run that ended
+    (out of memory, a missing package, an interrupt) before its first step was logged: no metrics, no complete
+    checkpoint, no model, no evaluation, at most the first step's rollouts. A folder that no run of ours made is not.
+    """
+    if not folder.is_dir():
+        return not folder.exists()
+    config = _read_config(folder / "config.json")
+    if config is None or config["stage"] not in _TRAINING:
+        own = () if config is None else ("config.json",)
+        return all(path.name in own or _is_left_by_opening(path) for path in folder.iterdir())
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    return (
+        not any(_step_of(line, 0) > 0 for line in lines)
+        and last_checkpoint(folder / "checkpoints") is None
+        and not any((folder / name).exists() for name in ("model", "adapter", "eval"))
+        and all(_rollout_step(file) <= 1 for file in (folder / "rollouts").glob("step-*.parquet"))
+        and all(is_unstarted(folder / stage) for stage in _STAGE_FOLDERS)
+    )
+
+
+_LOCKS: list[Any] = []
+"""Open lock files: the system takes a lock back when its file is closed or the process ends, however it ends."""
+
+
+def _lock(folder: Path) -> None:
+    """Keep other processes from opening ``folder`` for as long as this one lives (nothing on systems without locks).
+
+    Raises:
+        UserError: another process has it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return
+    stream = (folder / ".lock").open("a")
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by children, which may outlive a kill
+    except BlockingIOError:
+        raise UserError(
+            f"{folder}: another process is at work in it; wait until it ends or choose another --out"
+        ) from None
+    except OSError:
+        return  # a file system without locks
+    _LOCKS.append(stream)
+
+
+_STAGE_FOLDERS = ("sft", "grpo")
+"""Folders that ``warm_start: sft``, the demo and grids make below theirs, a run in each."""
+
+_TRAINING = (*_STAGE_FOLDERS, "demo")
+"""Stages whose steps are in ``metrics.jsonl``, their own or that of the folders below."""
+
+_NOT_READ = {"sft": ("grpo", "reward", "shared_prefix", "eval"), "grpo": ("eval",)}
+"""Keys of a recipe that a stage does not read: a resumed run may change them."""
+
+
+def _is_left_by_opening(path: Path) -> bool:
+    """Whether a run that was stopped before its ``config.json`` was there may have left this file or folder."""
+    if path.is_dir():
+        return path.name in _STAGE_FOLDERS and is_unstarted(path)
+    return path.name in ("environment.json", ".lock") or path.match(".*.json.*.tmp")
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    """What ``config.json`` of a run holds; None without one. A model's file of that name has no ``stage``."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) and "stage" in values else None
 
 
 def environment() -> dict[str, Any]:
@@ -72,14 +155,15 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def drop_after(folder: Path, step: int) -> None:
-    """Forget metrics and rollouts of steps after ``step``: a resumed run writes them again."""
+    """Forget metrics and rollouts of steps after ``step``, which a resumed run writes again, and a half-saved model."""
     metrics = folder / "metrics.jsonl"
     if metrics.is_file():
         kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line, step + 1) <= step]
         write_text(metrics, "".join(line + "\n" for line in kept))
     for file in (folder / "rollouts").glob("step-*.parquet"):
-        if int(file.name.removeprefix("step-")[:6]) > step:
+        if _rollout_step(file) > step:
             file.unlink()
+    shutil.rmtree(folder / ".model", ignore_errors=True)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -95,8 +179,16 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text so that a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
+
+
+def _rollout_step(file: Path) -> int:
+    return int(file.name.removeprefix("step-")[:6])
 
 
 def _step_of(line: str, default: int) -> int:
