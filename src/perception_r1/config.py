@@ -122,7 +122,8 @@ class Recipe(BaseModel):
 
     ``family`` None is taken from the model's own configuration. ``warm_start: sft`` makes ``pr1 train`` run the ``sft``
     table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once;
-    the numbers are the same, only sooner.
+    the numbers are the same, only sooner. ``save_dtype`` is the dtype of the final model, None that of the base;
+    weights are trained in float32 either way.
     """
 
     model_config = _STRICT
@@ -142,6 +143,7 @@ class Recipe(BaseModel):
     lora: dict[str, Any] | None = None
     freeze_vision: bool = False
     shared_prefix: bool = True
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     eval: Eval = Eval()
     path: Path | None = Field(default=None, exclude=True)
 

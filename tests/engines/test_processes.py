@@ -62,19 +62,21 @@ def test_ddp_is_one_process(digits_recipe: Path, alone: Any, launch: Any, tmp_pa
 
 @pytest.mark.slow
 def test_fsdp2_is_one_process_and_resumes(digits_recipe: Path, alone: Any, launch: Any, tmp_path: Path) -> None:
-    """Four steps at once, and two steps and then two more, give the same losses; the model saved is whole."""
+    """Four steps at once, and two steps and then two more, give the same losses; the model saved is whole and cast."""
+    import torch
+
     from perception_r1.models.load import load_model
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    done = launch(str(SCRIPT), str(digits_recipe), str(whole), "fsdp2", HALF)
+    done = launch(str(SCRIPT), str(digits_recipe), str(whole), "fsdp2", HALF, "save_dtype=bfloat16")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (seen(whole)["num_processes"], seen(whole)["distributed_type"]) == (2, "FSDP")
     assert seen(whole)["parameters"] == ["DTensor"]
     check(metrics(whole), alone)
-    load_model(whole / "model")
+    assert {value.dtype for value in load_model(whole / "model")[0].parameters()} == {torch.bfloat16}
 
     rewind(whole, parts, 2)
-    done = launch(str(SCRIPT), str(digits_recipe), str(parts), "fsdp2", HALF, "--resume")
+    done = launch(str(SCRIPT), str(digits_recipe), str(parts), "fsdp2", HALF, "save_dtype=bfloat16", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     losses = [[row["loss"] for row in metrics(folder)] for folder in (whole, parts)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)

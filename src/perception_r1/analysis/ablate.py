@@ -160,8 +160,13 @@ def run_job(
         stages.append(("grpo", train_grpo))
     for name, train in stages:
         place = folder / name
+        last = name == stages[-1][0]  # a stage before it hands over its float32 weights
         model_path = train(
-            recipe, place, model_path=model_path, resume=(place / "config.json").is_file(), show_progress=show_progress
+            recipe if last else recipe.model_copy(update={"save_dtype": "float32"}),
+            place,
+            model_path=model_path,
+            resume=(place / "config.json").is_file(),
+            show_progress=show_progress,
         )
         run_folder.remove_checkpoints(place / "checkpoints")
         gc.collect()

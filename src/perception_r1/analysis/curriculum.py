@@ -142,6 +142,8 @@ def write_stages(
         if number > 1:
             values |= {"model": str(Path(runs) / f"{recipe.name}-stage-{number - 1}" / _model(recipe, number - 1))}
             values["warm_start"] = None
+        if number < len(stages):
+            values["save_dtype"] = "float32"  # the next stage goes on from the weights themselves
         path = out / f"stage-{number}.yaml"
         head = (
             f"# Stage {number} of {len(stages)}: {len(stage.samples)} questions that score {stage.low:.3f} to "

@@ -10,6 +10,7 @@ from typing import Any
 from perception_r1.config import Recipe
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
+from perception_r1.models.dtype import cast_saved, published_dtype
 from perception_r1.models.load import load_model
 from perception_r1.train import distributed, run_folder, setup, vision_sync
 
@@ -83,7 +84,7 @@ def train_grpo(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if saved and show_progress and trainer.is_world_process_zero():
         print(saved, file=sys.stderr)
-    return finish(trainer, processor, out, start, began)
+    return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
 
 
 def keep_in_step(trainer: Any) -> None:
@@ -157,28 +158,30 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
-def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: float) -> Path:
+def finish(
+    trainer: Any, processor: Any, out: Path, start: str | Path, began: float, *, dtype: str | None = None
+) -> Path:
     """Save model and processor into ``OUT/model``, whole or not at all, and the run's length into ``run.json``.
 
     Its ``seconds`` are those of this sitting: what a resumed run took before it was stopped is not in them.
 
     A LoRA adapter is kept in ``OUT/adapter`` and merged into the model it was trained on, so that ``OUT/model`` is a
-    model like any other.
+    model like any other. Weights are trained in float32 and rounded once, here, to ``dtype``, by default that of the
+    base (``run.json`` keeps its name for a run that starts from this one); checkpoints stay in float32.
     """
     saving = out / ".model"
     distributed.gather_for_saving(trainer.accelerator)
-    if trainer.accelerator.unwrap_model(trainer.model).__class__.__name__.startswith("Peft"):
-        trainer.save_model(str(out / "adapter"))
-        if trainer.is_world_process_zero():
-            merge_adapter(start, out / "adapter", saving)
-    else:
-        trainer.save_model(str(saving))
+    adapted = trainer.accelerator.unwrap_model(trainer.model).__class__.__name__.startswith("Peft")
+    trainer.save_model(str(out / "adapter" if adapted else saving))
     if trainer.is_world_process_zero():
+        base = published_dtype(start)
+        if adapted:
+            merge_adapter(start, out / "adapter", saving)
+        cast_saved(saving, dtype or base)
         processor.save_pretrained(str(saving))
         saving.rename(out / "model")
-        run_folder.write_json(
-            out / "run.json", {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began, 1)}
-        )
+        length = {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began, 1)}
+        run_folder.write_json(out / "run.json", {**length, "base_dtype": base})
     trainer.accelerator.wait_for_everyone()
     return out / "model"
 
@@ -186,8 +189,7 @@ def finish(trainer: Any, processor: Any, out: Path, start: str | Path, began: fl
 def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
     """Write the model ``base`` with ``adapter`` merged into its weights, from files, however a run was sharded.
 
-    In float32, as it was trained: what adapters add to a weight is mostly smaller than a step of bfloat16, in which
-    models are published.
+    In float32, so that the sum is rounded once, by whoever wants another dtype, and not the adapter's part first.
     """
     from peft import PeftModel
 

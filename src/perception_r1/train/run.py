@@ -35,6 +35,8 @@ def run_grpo(recipe: Recipe, out: Path, *, resume: bool = False, show_progress: 
         raise RecipeError(f"{recipe.path or recipe.name}: no 'grpo' table (pr1 train needs one)")
     if recipe.warm_start is None:
         return train_grpo(recipe, out, resume=resume, show_progress=show_progress)
-    warm = run_sft(recipe, out / "sft", resume=resume and (out / "sft").is_dir(), show_progress=show_progress)
+    # GRPO goes on from the float32 weights themselves; only its own result is rounded to the base's dtype.
+    exact = recipe.model_copy(update={"save_dtype": "float32"})
+    warm = run_sft(exact, out / "sft", resume=resume and (out / "sft").is_dir(), show_progress=show_progress)
     grpo = out / "grpo"
     return train_grpo(recipe, grpo, model_path=warm, resume=resume and grpo.is_dir(), show_progress=show_progress)

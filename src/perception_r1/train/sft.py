@@ -61,4 +61,4 @@ def train_sft(
     distributed.check_distribution(trainer.accelerator, args)
     keep_in_step(trainer)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return finish(trainer, processor, out, start, began)
+    return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
