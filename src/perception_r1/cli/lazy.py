@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
 from perception_r1.errors import UserError
+from perception_r1.train import launch
 
 # Optional packages and the extra that brings them: a missing one is an answer for the user, not a traceback.
 EXTRAS: dict[str, str] = {
@@ -81,7 +82,8 @@ class LazyGroup(TyperGroup):
         except KeyboardInterrupt:
             # Only commands that keep their state in a run folder have the option.
             resume = "--resume" in _options(self.commands.get(ctx.invoked_subcommand or ""))
-            typer.echo("\ninterrupted; resume with --resume" if resume else "\ninterrupted", err=True)
+            if launch.OURS not in os.environ:
+                typer.echo("\ninterrupted; resume with --resume" if resume else "\ninterrupted", err=True)
             raise typer.Exit(130) from None
         except (UserError, ModuleNotFoundError, OSError) as error:
             message = explain(error)
@@ -91,7 +93,8 @@ class LazyGroup(TyperGroup):
                 import traceback
 
                 traceback.print_exc()
-            typer.echo(f"error: {message}", err=True)
+            if not launch.leave_to_parent(message):
+                typer.echo(f"error: {message}", err=True)
             raise typer.Exit(2) from None
 
     def main(

@@ -26,15 +26,26 @@ DryRun = Annotated[
         "--dry-run", help="One step with a tiny model of the recipe's family on handwritten digits: does it run at all?"
     ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        help="Processes to start, a GPU each (DDP). Under torchrun or accelerate launch nothing is started.",
+        show_default="one for each visible GPU",
+        min=1,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def train(
+    ctx: typer.Context,
     recipe: RecipeFile,
     out: Out = None,
     resume: Resume = False,
     override: Overrides = None,
     dry_run: DryRun = False,
+    processes: Processes = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a recipe with GRPO on verifiable rewards (TRL).
@@ -43,25 +54,35 @@ def train(
     """
     from perception_r1.train.run import run_grpo
 
-    _run(run_grpo, recipe, out, resume, override, dry_run, quiet)
+    _run(ctx, run_grpo, recipe, out, resume, override, dry_run, processes, quiet)
 
 
 def sft(
+    ctx: typer.Context,
     recipe: RecipeFile,
     out: Out = None,
     resume: Resume = False,
     override: Overrides = None,
     dry_run: DryRun = False,
+    processes: Processes = None,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a recipe's model on the gold answers (TRL)."""
     from perception_r1.train.run import run_sft
 
-    _run(run_sft, recipe, out, resume, override, dry_run, quiet)
+    _run(ctx, run_sft, recipe, out, resume, override, dry_run, processes, quiet)
 
 
 def _run(
-    stage: object, recipe_file: Path, out: Path | None, resume: bool, override: list[str] | None, dry: bool, quiet: bool
+    ctx: typer.Context,
+    stage: object,
+    recipe_file: Path,
+    out: Path | None,
+    resume: bool,
+    override: list[str] | None,
+    dry: bool,
+    processes: int | None,
+    quiet: bool,
 ) -> None:
     from perception_r1.config import load_recipe
 
@@ -71,9 +92,19 @@ def _run(
 
         typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
         return
-    from perception_r1.train.distributed import is_main, run_guarded
+    from perception_r1.train import launch
 
     folder = out or Path("runs") / recipe.name
+    table = (recipe.sft if ctx.info_name == "sft" else recipe.grpo) or {}
+    n = launch.n_to_start(processes, table)
+    if n > 1:
+        typer.echo(launch.announcement(n, table, processes), err=True)
+        root = ["--traceback"] if ctx.find_root().params.get("traceback") else []
+        settings = [part for item in override or () for part in ("--set", item)]
+        options = ["--out", str(folder), *settings, *(["--resume"] * resume), *(["--quiet"] * quiet)]
+        raise typer.Exit(launch.start(n, [*root, str(ctx.info_name), str(recipe_file), *options]))
+    from perception_r1.train.distributed import is_main, run_guarded
+
     model = run_guarded(lambda: stage(recipe, folder, resume=resume, show_progress=not quiet))  # type: ignore[operator]
     if is_main():
         typer.echo(f"model:  {model}")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from perception_r1.errors import RecipeError, UserError
+from perception_r1.train import launch
 
 T = TypeVar("T")
 
@@ -126,8 +127,8 @@ def watch_launcher() -> None:
 
     def wait() -> None:
         while (data := reader.recv(1)) != b"":
-            if data[0] == signal.SIGTERM:
-                _leave(143)
+            if data[0] == signal.SIGTERM or (data[0] == signal.SIGINT and launch.OURS in os.environ):
+                _leave(128 + data[0])
         writer.close()
 
     threading.Thread(target=wait, daemon=True, name="launcher").start()
@@ -143,7 +144,9 @@ def run_guarded(stage: Callable[[], T]) -> T:
     except RuntimeError as error:  # torch.distributed's errors are RuntimeErrors
         if _PEER_GONE.search(str(error)) is None:
             raise
-        print(" ".join(str(error).split())[:300], file=sys.stderr)
+        reason = " ".join(str(error).split())[:300]
+        if not launch.leave_to_parent(reason):
+            print(reason, file=sys.stderr)
         _leave(1)
     leave_together()
     return result
@@ -165,7 +168,7 @@ def leave_together() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Say it and end at once: an orderly end would wait for the lost process."""
-    rank = os.environ.get("RANK", "?")
-    os.write(2, f"[rank {rank}] {LOST}\n".encode())
+    """Say it (or leave that to the parent) and end at once: an orderly end would wait for the lost process."""
+    if launch.OURS not in os.environ:
+        os.write(2, f"[rank {os.environ.get('RANK', '?')}] {LOST}\n".encode())
     os._exit(code)

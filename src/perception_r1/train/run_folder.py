@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.errors import UserError
+from perception_r1.train.distributed import n_processes
 
 _PACKAGES = ("perception-r1", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "vllm")
 
@@ -135,6 +136,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processes": n_processes(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
     torch = sys.modules.get("torch")

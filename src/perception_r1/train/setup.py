@@ -102,9 +102,12 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
     }
     fixed = {"output_dir": str(folder / "checkpoints"), "remove_unused_columns": False, "disable_tqdm": True}
     try:
-        return config_class(**{**defaults, **table, **fixed})
+        args = config_class(**{**defaults, **table, **fixed})
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: field '{name}': {str(error).splitlines()[0]}") from None
+    if args.n_gpu > 1:  # one process that sees several GPUs takes the first: TRL refuses nn.DataParallel
+        args._n_gpu = 1
+    return args
 
 
 def load_for_training(recipe: Recipe, path: str | Path, init: dict[str, Any] | None) -> tuple[Any, Any]:
