@@ -28,8 +28,37 @@ def test_frames() -> None:
     options = {"family": "qwen2_5_vl", "image_size": (1000, 1000)}
     assert score("grounding", BOX, target, **options, model_size=(1000, 1000)).reward == 1
     assert score("grounding", BOX, target, **options, model_size=(2000, 2000)).reward == 0.25
-    # Without it the family's own resizing is used: 1000 px become 980.
-    assert score("grounding", BOX, target, **options).reward == pytest.approx((500 / (500 * 1000 / 980)) ** 2)
+    # By limits the resizing is worked out: 1000 px become 980 within a megapixel, and 1008 by the published ones.
+    for limit, side in ((1_000_000, 980), (12_845_056, 1008)):
+        reward = score("grounding", BOX, target, **options, max_pixels=limit).reward
+        assert reward == pytest.approx(min(side / 1000, 1000 / side) ** 2)
+
+
+def test_a_size_that_depends_on_the_processor_is_not_guessed() -> None:
+    gold, perfect = {"boxes": [[400, 200, 900, 700]]}, '[{"bbox_2d": [402, 202, 906, 708]}]'
+    options = {"family": "qwen2_5_vl", "image_size": (1920, 1080)}
+    with pytest.raises(UserError, match=r"seen at 1316 × 728 .* or at 1932 × 1092 .*: give model_size") as caught:
+        score("grounding", perfect, gold, **options)
+    assert "\n" not in str(caught.value)
+    for known in ({"model_size": (1932, 1092)}, {"max_pixels": 12_845_056}):
+        assert score("grounding", perfect, gold, **options, **known).reward == pytest.approx(0.99739, abs=1e-5)
+    table = {"base": "qwen2_5_vl", "max_pixels": 12_845_056}
+    assert score("grounding", perfect, gold, family=table, image_size=(1920, 1080)).reward == pytest.approx(
+        0.99739, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [(640, 480), (20, 20), (3000, 20), (1000, 980)])
+def test_no_limits_are_needed_where_they_change_nothing(size: tuple[int, int]) -> None:
+    """Below a megapixel, and below the smallest size, the published processor and ours agree."""
+    target = {"boxes": [[0, 0, size[0], size[1]]]}
+    assert score("grounding", "[]", target, family="qwen2_5_vl", image_size=size).reward == 0
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "internvl", "pixel", "unit"])
+def test_frames_that_do_not_depend_on_the_resized_image_need_no_limits(family: str) -> None:
+    target = {"boxes": [[0, 0, 4000, 3000]]}
+    assert score("grounding", "[]", target, family=family, image_size=(4000, 3000)).reward == 0
 
 
 def test_thinking_preset_and_cut() -> None:

@@ -23,6 +23,8 @@ def score(
     family: FamilyLike,
     image_size: tuple[int, int] | None = None,
     model_size: tuple[int, int] | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     preset: str = "robust",
     thinking: bool = False,
     categories: tuple[str, ...] = (),
@@ -36,8 +38,9 @@ def score(
             ``text``, and ``categories``; boxes as [x1, y1, x2, y2] in pixels of the original image.
         family: how the model writes coordinates: qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, pixel, unit, or a table.
         image_size: (width, height) of the original image; text needs none.
-        model_size: (width, height) of the image that the model saw, where coordinates are its pixels (Qwen2.5-VL);
-            worked out from ``image_size`` by the family's limits when not given.
+        model_size: (width, height) of the image that the model saw, where coordinates are its pixels (Qwen2.5-VL).
+        min_pixels, max_pixels: limits of the processor, instead of ``model_size``. Without either, an image that the
+            published processor would show at another size than PR1's limits is an error.
         preset: ``robust`` or ``paper``.
         thinking: whether ``<think>`` and ``<answer>`` blocks were asked for.
         categories: labels that may be asked for (detection).
@@ -55,6 +58,7 @@ def score(
     """
     from perception_r1.data.rows import sample_from_row, target_fields
     from perception_r1.errors import UserError
+    from perception_r1.families import get_family
     from perception_r1.tasks import make_task
     from perception_r1.types import Completion
 
@@ -63,7 +67,8 @@ def score(
     for name, size in (("image_size", image_size), ("model_size", model_size)):
         if size is not None and (isinstance(size, str) or len(size) != 2):
             raise UserError(f"{name}: {size!r} is no size (expected (width, height) in pixels)")
-    made = make_task(task, family=family, reward=preset, thinking=thinking)
+    known = get_family(family).with_limits(min_pixels, max_pixels)
+    made = make_task(task, family=known, reward=preset, thinking=thinking)
     row = dict(target) if isinstance(target, Mapping) else target_fields(target)
     row = {"id": "score", "question": "object", **row, "task": task}
     if image_size is not None:

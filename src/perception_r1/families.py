@@ -20,6 +20,7 @@ AnswerFormat: TypeAlias = Literal["qwen_ref_box", "json", "internvl"]
 
 _QWEN_IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 _INTERNVL_IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+_GIVE_SIZES = "give model_size (model_width and model_height), or min_pixels and max_pixels"
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -35,6 +36,8 @@ class Family:
         box_key, point_key: keys of a JSON entry.
         grid: both sides of the image that the model sees are multiples of it (patch × merge).
         min_pixels, max_pixels: limits of the resized image's area; the defaults are those of PR1's training.
+        published_pixels: the same limits of the published processor, by which a program resizes that sets none.
+            Equal to the two above as soon as they are given and not assumed (`with_limits`).
         image_tokens: must never be sampled: one in an answer breaks every later forward pass.
         end_tokens: what ends an answer.
         model_types: values of ``model_type`` in a Hugging Face ``config.json``.
@@ -48,6 +51,7 @@ class Family:
     grid: int = 28
     min_pixels: int = 3_136
     max_pixels: int = 1_000_000
+    published_pixels: tuple[int, int] = (3_136, 12_845_056)
     image_tokens: tuple[str, ...] = _QWEN_IMAGE_TOKENS
     end_tokens: tuple[str, ...] = _END_TOKENS
     model_types: tuple[str, ...] = ()
@@ -70,17 +74,72 @@ class Family:
         high = self.max_pixels if max_pixels is None else max_pixels
         return _smart_resize(image_size[0], image_size[1], self.grid, low, high)
 
+    def resized_size(self, image_size: Size, min_pixels: int | None = None, max_pixels: int | None = None) -> Size:
+        """Size to resize an image to so that a processor with the same limits leaves it as it is.
+
+        It differs from ``model_size`` for images so long that one rounding leaves their area outside the limits.
+
+        Raises:
+            DataError: as ``model_size``; or limits between which no multiple of the grid lies.
+        """
+        size = self.model_size(image_size, min_pixels, max_pixels)
+        for _ in range(100):
+            again = self.model_size(size, min_pixels, max_pixels)
+            if again == size:
+                return size
+            size = again
+        low, high = min_pixels or self.min_pixels, max_pixels or self.max_pixels
+        raise DataError(
+            f"an image of {image_size[0]} × {image_size[1]} pixels has no size in multiples of {self.grid} between "
+            f"min_pixels {low:,} and max_pixels {high:,} (widen them)"
+        )
+
+    def with_limits(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Family:
+        """The family with limits that are known; one that is None stays as it was.
+
+        Example:
+            >>> FAMILIES["qwen2_5_vl"].with_limits(max_pixels=12_845_056).seen_size((1920, 1080))
+            (1932, 1092)
+        """
+        low, high = self.published_pixels
+        return replace(
+            self,
+            min_pixels=self.min_pixels if min_pixels is None else min_pixels,
+            max_pixels=self.max_pixels if max_pixels is None else max_pixels,
+            published_pixels=(low if min_pixels is None else min_pixels, high if max_pixels is None else max_pixels),
+        )
+
+    def seen_size(self, image_size: Size, fix: str = _GIVE_SIZES) -> Size:
+        """``model_size`` where it does not depend on which limits the program has that resizes the image.
+
+        Args:
+            image_size: the original image, (width, height) in pixels.
+            fix: what the error tells the user to do.
+
+        Raises:
+            DataError: the published processor's limits give another size than those of PR1's training.
+        """
+        assumed, published = self.model_size(image_size), self.model_size(image_size, *self.published_pixels)
+        if assumed != published:
+            low, high = self.published_pixels
+            raise DataError(
+                f"an image of {image_size[0]} × {image_size[1]} pixels is seen at {assumed[0]} × {assumed[1]} "
+                f"({self.min_pixels:,} to {self.max_pixels:,} pixels) or at {published[0]} × {published[1]} (the "
+                f"published processor's {low:,} to {high:,}), and boxes are pixels of what is seen: {fix}"
+            )
+        return assumed
+
     def frame_of(self, sample: Sample) -> Frame:
         """The frame that a model of this family answers in, for this sample's image.
 
         Raises:
-            DataError: the sample has no image size.
+            DataError: the sample has no image size; or the size that the model sees depends on limits that nobody gave.
         """
         if sample.image_size is None:
             raise DataError(f"sample {sample.id!r} needs the size of its image: give 'width' and 'height'")
         if self.frame != "resized":
             return Frame(self.frame, sample.image_size, sample.model_size)
-        return Frame("resized", sample.image_size, sample.model_size or self.model_size(sample.image_size))
+        return Frame("resized", sample.image_size, sample.model_size or self.seen_size(sample.image_size))
 
 
 FAMILIES: dict[str, Family] = {
@@ -88,7 +147,14 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family("qwen2_vl", "norm1000", "qwen_ref_box", model_types=("qwen2_vl",)),
         Family("qwen2_5_vl", "resized", "json", model_types=("qwen2_5_vl",)),
-        Family("qwen3_vl", "norm1000", "json", grid=32, model_types=("qwen3_vl", "qwen3_vl_moe")),
+        Family(
+            "qwen3_vl",
+            "norm1000",
+            "json",
+            grid=32,
+            published_pixels=(65_536, 16_777_216),
+            model_types=("qwen3_vl", "qwen3_vl_moe"),
+        ),
         Family(
             "internvl",
             "norm1000",
@@ -130,7 +196,9 @@ def get_family(family: FamilyLike) -> Family:
     base = changes.pop("base", None)
     if not isinstance(base, str):
         raise RecipeError(f"family: 'base' must name one of {', '.join(FAMILIES)}")
-    return replace(get_family(base), **{key: _checked(key, value) for key, value in changes.items()})
+    values = {key: _checked(key, value) for key, value in changes.items()}
+    limits = {key: values.pop(key, None) for key in ("min_pixels", "max_pixels")}
+    return replace(get_family(base), **values).with_limits(**limits)
 
 
 def family_of_model_type(model_type: str) -> Family:
@@ -147,7 +215,7 @@ def family_of_model_type(model_type: str) -> Family:
 
 def _checked(key: str, value: Any) -> Any:
     """A recipe's value for one field of a family, in the field's type."""
-    known = {field.name: field.type for field in fields(Family)}
+    known = {field.name: field.type for field in fields(Family) if field.name != "published_pixels"}
     if key not in known:
         raise RecipeError(f"family: unknown key {key!r} (known: base, {', '.join(known)})")
     choices = {"frame": get_args(FrameKind), "answer_format": get_args(AnswerFormat)}.get(key)

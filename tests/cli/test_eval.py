@@ -90,6 +90,61 @@ def test_a_recipe_says_the_rest(files, pr1, tmp_path):
     assert json.loads((tmp_path / "robust" / "settings.json").read_text())["preset"] == "robust"
 
 
+def test_images_are_seen_by_the_models_own_limits(files, pr1, tmp_path):
+    """Without a recipe the limits that training stored count; others are taken, and said."""
+    from perception_r1.models.limits import set_limits
+
+    model, processor = build_tiny("qwen3_vl")
+    set_limits(processor, (1024, 4096))
+    model.save_pretrained(tmp_path / "small")
+    processor.save_pretrained(tmp_path / "small")
+    options = ("--model", tmp_path / "small", "--task", "detection", "--data", files / "rows.jsonl", "--quiet")
+    options = (*options, "--max-new-tokens", 2, "--limit", 2, "--json")
+
+    def sizes(folder):
+        return {tuple(json.loads(line)["model_size"]) for line in (folder / "samples.jsonl").read_text().splitlines()}
+
+    code, out, err = pr1(*options, "--out", tmp_path / "own")
+    assert code == 0, err
+    assert sizes(tmp_path / "own") == {(64, 64)}
+    assert "warning" not in err
+    code, out, err = pr1(*options, "--out", tmp_path / "other", "--max-pixels", 1_000_000)
+    assert code == 0, err
+    assert sizes(tmp_path / "other") == {(96, 96)}
+    warning = (
+        "2 of 2 images are shown at another size than by the model's own processor (1,024 to 4,096 pixels; here 1,024 "
+        "to 1,000,000)"
+    )
+    assert f"warning: {warning}" in err
+    assert warning in json.loads(out)["notes"]
+    recipe = tmp_path / "recipe.yaml"  # names no limits: trained by the family's, and so evaluated
+    recipe.write_text(f"name: r\ntask: detection\nmodel: {tmp_path / 'small'}\n")
+    code, out, err = pr1(recipe, *options, "--out", tmp_path / "recipe")
+    assert code == 0, err
+    assert sizes(tmp_path / "recipe") == {(96, 96)}
+    assert "warning: 2 of 2 images" in err
+
+
+def test_saved_answers_in_pixels_need_the_limits_of_who_wrote_them(pr1, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (1920, 1080)).save(tmp_path / "a.png")
+    row = {"id": "1", "image": "a.png", "task": "grounding", "question": "cat", "boxes": [[400, 200, 900, 700]]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "answers.jsonl").write_text(
+        json.dumps({"id": "1", "response": '[{"bbox_2d": [402, 202, 906, 708]}]'}) + "\n"
+    )
+    options = ("--backend", "replay", "--responses", tmp_path / "answers.jsonl", "--family", "qwen2_5_vl", "--task",
+               "grounding", "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "out", "--json")  # fmt: skip
+    code, _, err = pr1(*options)
+    assert code == 2
+    assert "seen at 1316 × 728 (3,136 to 1,000,000 pixels) or at 1932 × 1092" in err
+    assert err.strip().endswith("give --min-pixels and --max-pixels of who answered")
+    code, out, err = pr1(*options, "--max-pixels", 12_845_056)
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["reward"]["value"] == pytest.approx(0.99739, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -105,6 +105,20 @@ def test_a_bad_line_is_named(tmp_path, score, line, message):
     assert len(run.stdout.splitlines()) == 1  # what came before is out already
 
 
+def test_pixels_of_a_resized_image_need_its_size_or_the_processors_limits(pr1):
+    row = {"response": '[{"bbox_2d": [402, 202, 906, 708]}]', "boxes": [[400, 200, 900, 700]], "width": 1920,
+           "height": 1080}  # fmt: skip
+    score = ("score", "-", "--task", "grounding", "--family", "qwen2_5_vl")
+    run = pr1(*score, stdin=json.dumps(row))
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: <stdin>:1: an image of 1920 × 1080 pixels is seen at 1316 × 728")
+    assert run.stderr.count("\n") == 1
+    for options, sizes in ((("--max-pixels", "12845056"), {}), ((), {"model_width": 1932, "model_height": 1092})):
+        run = pr1(*score, *options, stdin=json.dumps({**row, **sizes}))
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout)["record"]["reward"] == pytest.approx(0.99739, abs=1e-5)
+
+
 def test_empty_and_missing(tmp_path, score, pr1):
     path = tmp_path / "empty.jsonl"
     path.write_text("\n")

@@ -79,6 +79,9 @@ def test_coordinates_option(load):
     [sample] = load({"problem": "x", "solution": solution}, coordinates="resized", max_pixels=1_000_000)
     assert sample.target.boxes_xyxy[0] == pytest.approx(BOX.boxes_xyxy[0], abs=1e-3)
     assert load({"problem": "x", "solution": None, "normalized_solution": [200, 120, 400, 240]})[0].target == BOX
+    large = {"problem": "x", "solution": [1, 2, 3, 4], "width": 1920, "height": 1080}
+    with pytest.raises(DataError, match=r"json:1: field 'solution': .*: give the options min_pixels and max_pixels"):
+        load(large, coordinates="resized")
 
 
 def test_two_spaces_must_agree(load):

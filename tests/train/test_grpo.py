@@ -48,6 +48,21 @@ def test_a_run_leaves_model_metrics_and_rollouts(recipe_file: Path, tmp_path: Pa
     assert logged(out, "reward")[0] == pytest.approx(sum(row["reward"] for row in rows) / 8, abs=1e-6)
 
 
+def test_what_training_saw_is_stored_with_the_model(recipe_file: Path, tmp_path: Path) -> None:
+    """Checkpoints and final model carry the recipe's image limits in their processor's own files."""
+    from perception_r1.models.limits import stored_limits
+
+    settings = ["grpo.max_steps=2", "image.max_pixels=4096", "image.min_pixels=1024"]
+    recipe = load_recipe(recipe_file, settings)
+    assert stored_limits(recipe.model) == (3136, 1_000_000)
+    out = tmp_path / "run"
+    model = run_grpo(recipe, out, show_progress=False)
+    assert stored_limits(model) == (1024, 4096)
+    assert stored_limits(out / "checkpoints" / "checkpoint-2") == (1024, 4096)
+    again = run_sft(load_recipe(recipe_file, ["sft.max_steps=1", f"model={model}"]), tmp_path / "sft")
+    assert stored_limits(again) == (3136, 1_000_000)  # none named: the family's, as images were shown
+
+
 def test_the_policy_never_writes_an_image_token(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     # An untrained policy samples almost uniformly over its vocabulary: 256 rollouts of 8 tokens would hold some.

@@ -22,7 +22,7 @@ from perception_r1.data.rows import NEEDS_QUESTION, sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.evaluate.generate import finish_reason
 from perception_r1.tasks import Task
-from perception_r1.types import BoxTarget, Completion, Frame, FrameKind, Parsed, PointTarget, Sample
+from perception_r1.types import BoxTarget, Completion, Frame, FrameKind, Parsed, PointTarget, Sample, Size
 
 FRAMES: tuple[FrameKind, ...] = get_args(FrameKind)
 LEAST_GAIN = 0.02
@@ -148,8 +148,16 @@ def _answer(raw: bytes, path: Path, line: int, task: Task, by_id: Mapping[str, S
         {**defaults, **fields}, path=path, line=line, task=task.name, check_image=False, image_required=False
     )
     if sample.image_size is not None and sample.model_size is None:
-        sample = replace(sample, model_size=task.family.model_size(sample.image_size))
+        try:
+            sample = replace(sample, model_size=_seen_size(sample.image_size, task))
+        except DataError as error:
+            raise DataError(error.message, path=path, line=line) from None
     return sample, completion
+
+
+def _seen_size(size: Size, task: Task) -> Size:
+    """What a model sees of an image; refused where boxes are pixels of it and its limits are not known."""
+    return task.family.seen_size(size) if task.family.frame == "resized" else task.family.model_size(size)
 
 
 def _comparable(sample: Sample, parsed: Parsed) -> bool:

@@ -14,7 +14,7 @@ from perception_r1.data.mix import mix
 from perception_r1.data.rows import read_jsonl
 from perception_r1.data.sources import SourceSpec, guess_source, load_source
 from perception_r1.errors import DataError, RecipeError, UserError
-from perception_r1.families import Family, get_family
+from perception_r1.families import Family
 from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.types import Sample
 
@@ -129,13 +129,9 @@ def evaluation_rows(path: Path, task: str, source: str | None = None) -> list[Sa
 
 
 def _family_of(recipe: Recipe, family: str | None) -> Family:
-    if family is not None:
-        return get_family(family)
-    if recipe.family is not None:
-        return get_family(recipe.family)
-    from perception_r1.models.load import detect_family
+    from perception_r1.train.setup import recipe_family
 
-    return detect_family(recipe.model)
+    return recipe_family(recipe if family is None else recipe.model_copy(update={"family": family}))
 
 
 def _rows(recipe: Recipe, sources: Sequence[Source], inputs: Inputs, *, total: int | None = None) -> list[Sample]:
@@ -148,15 +144,15 @@ def _rows(recipe: Recipe, sources: Sequence[Source], inputs: Inputs, *, total: i
             raise
         # Training stops at a bad row anyway; so that the others are checked too, take whatever is good.
         drawn = [sample for samples, _, _ in parts for sample in samples]
-    return _prepared(drawn, inputs, min_pixels=recipe.image.min_pixels, max_pixels=recipe.image.max_pixels)
+    return _prepared(drawn, inputs)
 
 
-def _prepared(samples: Sequence[Sample], inputs: Inputs, **limits: int | None) -> list[Sample]:
+def _prepared(samples: Sequence[Sample], inputs: Inputs) -> list[Sample]:
     """Samples with the model's sizes; one whose image the model cannot take is a bad row."""
     found = []
     for sample in samples:
         try:
-            found.append(prepare(sample, inputs.task.family, **limits))
+            found.append(prepare(sample, inputs.task.family))
         except DataError as error:
             inputs.bad.append(DataError(f"row {sample.id!r}: {error}"))
     return found

@@ -93,6 +93,55 @@ def family_of(family: str | None, recipe: Recipe | None, model: str | None, back
     return detect_family(model)
 
 
+def limits_of(
+    recipe: Recipe | None,
+    checkpoint: Checkpoint | None,
+    family: Family,
+    own: tuple[int, int] | None,
+    min_pixels: int | None,
+    max_pixels: int | None,
+) -> tuple[int | None, int | None]:
+    """Limits of the image that the model sees, as told or from the recipe, the published evaluation, the model's files.
+
+    A recipe that names none trains by the family's, and so they are its evaluation's, too. (None, None): not known.
+    """
+    if recipe is not None:
+        from perception_r1.train.setup import recipe_limits
+
+        low, high = recipe_limits(recipe, family)
+    elif checkpoint is not None:
+        low, high = checkpoint.min_pixels, checkpoint.max_pixels
+    else:
+        return min_pixels or (own[0] if own else None), max_pixels or (own[1] if own else None)
+    return min_pixels or low, max_pixels or high
+
+
+def own_limits(model: str | None, backend: str) -> tuple[int, int] | None:
+    """Limits in the processor's files of the model that answers; of a server's only where it is named by its folder."""
+    if model is None or backend == "replay" or (backend == "openai" and not Path(model).is_dir()):
+        return None
+    from perception_r1.models.limits import stored_limits
+
+    return stored_limits(model)
+
+
+def other_sizes(
+    samples: list[Sample], family: Family, limits: tuple[int | None, int | None], own: tuple[int, int] | None
+) -> str | None:
+    """A sentence where images are seen at another size than by the limits stored with the model; else None."""
+    if own is None or limits == own:
+        return None
+    sizes = [sample.image_size for sample in samples if sample.image_size is not None]
+    n_other = sum(family.model_size(size, *limits) != family.model_size(size, *own) for size in sizes)
+    if not n_other:
+        return None
+    low, high = limits[0] or family.min_pixels, limits[1] or family.max_pixels
+    return (
+        f"{n_other} of {len(samples)} images are shown at another size than by the model's own processor "
+        f"({own[0]:,} to {own[1]:,} pixels; here {low:,} to {high:,})"
+    )
+
+
 def task_of(
     name: str, family: Family, recipe: Recipe | None, preset: str | None, prompt: str | None, thinking: bool
 ) -> Task:

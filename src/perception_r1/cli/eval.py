@@ -74,7 +74,9 @@ def eval_command(
         float | None, typer.Option("--repetition-penalty", min=0.01, show_default="1")
     ] = None,
     min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Of the image the model sees.")] = None,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the family's")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, show_default="the recipe's, or the model's")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, show_default="16")] = None,
     box_scores: Annotated[
         str, typer.Option("--box-scores", help="Detection: one (1.0 for each box); logprob adds COCO figures by it.")
@@ -109,6 +111,9 @@ def eval_command(
         family_of,
         json_object,
         limited,
+        limits_of,
+        other_sizes,
+        own_limits,
         samples_of,
         task_of,
     )
@@ -149,10 +154,8 @@ def eval_command(
     prompt = prompt or (checkpoint.prompt if checkpoint else None)
     like_family = family or (checkpoint.family if checkpoint and (like or settings is None) else None)
     scorer = task_of(task_name, family_of(like_family, settings, name, backend), settings, preset, prompt, thinking)
-    if checkpoint and settings is None:
-        min_pixels, max_pixels = min_pixels or checkpoint.min_pixels, max_pixels or checkpoint.max_pixels
-    elif settings:
-        min_pixels, max_pixels = min_pixels or settings.image.min_pixels, max_pixels or settings.image.max_pixels
+    own = own_limits(name, backend)
+    min_pixels, max_pixels = limits_of(settings, checkpoint, scorer.family, own, min_pixels, max_pixels)
     shown_name = Path(name).name if name and Path(name).exists() else name or Path(str(responses)).stem
     # Before the model is loaded, which may take minutes: bad data is said at once.
     parts: list[tuple[str | None, list[Sample], Path | None, list[str]]] = []
@@ -181,6 +184,11 @@ def eval_command(
 
             answers = read_answers(Path(str(responses)), rows)
         part_folder = folder / str(part_name) if len(parts) > 1 else folder
+        resized = other_sizes(rows, scorer.family, (min_pixels, max_pixels), own)
+        if resized is not None:
+            notes = [*notes, resized]
+            if workers.is_first:
+                typer.echo(f"warning: {resized}", err=True)
         metrics = evaluate(
             scorer,
             rows,

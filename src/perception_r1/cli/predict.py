@@ -29,7 +29,7 @@ def predict(
     prompt: Annotated[str | None, typer.Option("--prompt", help="paper, or released.", show_default="paper")] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Ask for <think> and <answer> blocks.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, show_default="1024")] = None,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the family's")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the model's")] = None,
     device: Annotated[str | None, typer.Option("--device", show_default="cuda where there is one")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer with its boxes as JSON.")] = False,
 ) -> None:
@@ -41,7 +41,7 @@ def predict(
     """
     import json
 
-    from perception_r1.cli.asking import family_of
+    from perception_r1.cli.asking import family_of, limits_of, own_limits
     from perception_r1.data.images import image_size, prepare
     from perception_r1.errors import UserError
     from perception_r1.evaluate.backends import Decoding, ServerSettings, open_backend
@@ -55,10 +55,8 @@ def predict(
     known = family_of(family or (checkpoint.family if checkpoint else None), None, model, backend)
     preset: Any = prompt or (checkpoint.prompt if checkpoint else "paper")
     asker = make_task(task, family=known, thinking=thinking, prompt=preset)
-    limits: dict[str, int | None] = {"max_pixels": max_pixels}
-    if checkpoint:
-        limits = {"min_pixels": checkpoint.min_pixels, "max_pixels": max_pixels or checkpoint.max_pixels}
-    sample = prepare(_sample(image, image_size(image), task, question), asker.family, **limits)
+    low, high = limits_of(None, checkpoint, asker.family, own_limits(model, backend), None, max_pixels)
+    sample = prepare(_sample(image, image_size(image), task, question), asker.family, min_pixels=low, max_pixels=high)
     decoding = Decoding(
         max_new_tokens or (checkpoint.max_new_tokens if checkpoint else 1024),
         1,

@@ -15,12 +15,14 @@ def score(
     ],
     preset: Annotated[str, typer.Option("--preset", "-p", help="robust, or paper (the released formula).")] = "robust",
     thinking: Annotated[bool, typer.Option("--thinking", help="Answers have <think> and <answer> blocks.")] = False,
+    min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Of the model's processor.")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Of the model's processor.")] = None,
 ) -> None:
     """Score responses in a JSONL file, one record a line.
 
     A line has "response", the target ("boxes" + "labels", "points", "count" or "text"), "width" and "height" of the
-    original image and, where the family answers in pixels of the resized image, "model_width" and "model_height". It
-    comes out with "record" added: reward, components, status, reason.
+    original image and, where the family answers in pixels of the resized image, "model_width" and "model_height" (or
+    give the processor's --max-pixels). It comes out with "record" added: reward, components, status, reason.
     """
     import sys
     from pathlib import Path
@@ -28,9 +30,11 @@ def score(
     from perception_r1.data.files import existing_file
     from perception_r1.errors import DataError
     from perception_r1.evaluate.results import json_line
+    from perception_r1.families import get_family
     from perception_r1.tasks import make_task
 
-    scorer = make_task(task, family=family, reward=preset, thinking=thinking)
+    known = get_family(family).with_limits(min_pixels, max_pixels)
+    scorer = make_task(task, family=known, reward=preset, thinking=thinking)
     name = "<stdin>" if file == "-" else file
     stream = sys.stdin.buffer if file == "-" else existing_file(Path(file)).open("rb")
     n_rows = 0
@@ -39,7 +43,10 @@ def score(
             if not raw.strip():
                 continue
             row, sample, completion = _read(raw, name, line, task)
-            row["record"] = scorer.score(sample, completion).to_dict()
+            try:
+                row["record"] = scorer.score(sample, completion).to_dict()
+            except DataError as error:  # the sizes do not say in which frame the answer is
+                raise DataError(error.message, path=name, line=line) from None
             sys.stdout.write(json_line(row))
             sys.stdout.flush()  # so that a pipe that feeds lines one by one gets answers one by one
             n_rows += 1

@@ -101,9 +101,9 @@ def resize_for_model(
     """``img`` at the size that a model of ``family`` sees, bicubic as in Qwen's processor.
 
     Done once, up front, it leaves nothing to resize for the processors of transformers, vLLM and others, so all see
-    the same pixels. The result's size equals ``family.model_size(img.size, min_pixels, max_pixels)``.
+    the same pixels. The result's size equals ``family.resized_size(img.size, min_pixels, max_pixels)``.
     """
-    return _resized(img, get_family(family).model_size(img.size, min_pixels=min_pixels, max_pixels=max_pixels))
+    return _resized(img, get_family(family).resized_size(img.size, min_pixels=min_pixels, max_pixels=max_pixels))
 
 
 def prepare(
@@ -118,7 +118,7 @@ def prepare(
     return replace(
         sample,
         image_size=size,
-        model_size=get_family(family).model_size(size, min_pixels=min_pixels, max_pixels=max_pixels),
+        model_size=get_family(family).resized_size(size, min_pixels=min_pixels, max_pixels=max_pixels),
     )
 
 

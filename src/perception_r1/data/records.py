@@ -116,7 +116,7 @@ class _Reader:
         kind = _FRAMES[self.options.coordinates]
         if value is None and normalized is not None:
             value, kind = normalized, "norm1000"
-        frame = self._frame(kind, size)
+        frame = self._frame(kind, size, where)
         if self.task == "counting" and isinstance(value, (int, float)):
             return {"count": value}
         if self.task == "counting" and (points := _points(value)) is not None:
@@ -130,11 +130,14 @@ class _Reader:
             row["labels"] = labels
         return row
 
-    def _frame(self, kind: Any, size: Size) -> Frame:
+    def _frame(self, kind: Any, size: Size, where: Where) -> Frame:
         if kind != "resized":
             return Frame(kind, size)
-        limits = {"min_pixels": self.options.min_pixels, "max_pixels": self.options.max_pixels}
-        return Frame("resized", size, get_family(self.options.family).model_size(size, **limits))
+        family = get_family(self.options.family).with_limits(self.options.min_pixels, self.options.max_pixels)
+        try:
+            return Frame("resized", size, family.seen_size(size, "give the options min_pixels and max_pixels"))
+        except DataError as error:
+            raise where.error(error.message, "boxes") from None
 
 
 def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Any, str | None]:

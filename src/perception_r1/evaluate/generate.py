@@ -16,6 +16,7 @@ from perception_r1.data.files import parse_lines, read_text
 from perception_r1.data.images import model_image
 from perception_r1.errors import DataError, ModelError
 from perception_r1.evaluate.tokens import TokenCompletion, decoded_ends
+from perception_r1.models.limits import as_given
 from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, FinishReason, Prompt, Sample
 
@@ -135,7 +136,12 @@ class TransformersGenerator:
         ]
         flat = [image for group in images for image in group]
         batch = self.processor(
-            text=texts, images=flat or None, padding=True, padding_side="left", return_tensors="pt"
+            text=texts,
+            images=flat or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            **as_given(self.processor),
         ).to(self.model.device)
         self._check_sizes(batch, flat)
         watch = _Watch()
@@ -160,7 +166,7 @@ class TransformersGenerator:
                 raise ModelError(
                     f"the model's processor resizes an image of {image.width} × {image.height} pixels to "
                     f"{columns * patch} × {rows * patch}, and boxes in pixels of the resized image would be misread "
-                    "(choose --min-pixels and --max-pixels within the limits of its preprocessor_config.json)"
+                    "(is it of the family's grid?)"
                 )
 
     def _completion(self, ids: list[int], logprobs: list[float] | None) -> Completion:

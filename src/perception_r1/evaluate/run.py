@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,9 @@ def evaluate(
         UserError: ``out_dir`` holds an evaluation of something else.
     """
     out_dir = Path(out_dir)
-    samples = [_prepared(sample, task, min_pixels, max_pixels) for sample in _unique(samples)]
+    task = replace(task, family=task.family.with_limits(min_pixels, max_pixels))
+    saved = isinstance(answers, Mapping)
+    samples = [_prepared(sample, task, saved=saved) for sample in _unique(samples)]
     _refuse_missing(samples, answers)
     settings = _settings(task, samples, answers, model_name)
     if workers.is_first:
@@ -315,10 +317,21 @@ def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_nam
     }
 
 
-def _prepared(sample: Sample, task: Task, min_pixels: int | None, max_pixels: int | None) -> Sample:
+def _prepared(sample: Sample, task: Task, *, saved: bool) -> Sample:
+    """The sample with the model's sizes. Saved answers are of a program that may have resized by other limits.
+
+    Raises:
+        DataError: they are in pixels of the resized image, and whose limits apply makes a difference.
+    """
     if sample.model_size is not None or (sample.image is None and sample.image_size is None):
         return sample
-    return prepare(sample, task.family, min_pixels=min_pixels, max_pixels=max_pixels)
+    prepared = prepare(sample, task.family)
+    if saved and task.family.frame == "resized" and prepared.image_size is not None:
+        try:
+            task.family.seen_size(prepared.image_size, "give --min-pixels and --max-pixels of who answered")
+        except DataError as error:
+            raise DataError(f"sample {sample.id!r}: {error.message}") from None
+    return prepared
 
 
 def _unique(samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -12,13 +12,16 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from perception_r1.data.rows import row_from_sample, sample_from_row
 from perception_r1.errors import DataError, RecipeError
+from perception_r1.families import get_family
 from perception_r1.judge.base import Judge, gather_evidence
+from perception_r1.models.limits import grid_of, limits_of
 from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.types import Completion, FinishReason, RewardRecord, Sample
 
@@ -33,18 +36,20 @@ ROW_COLUMN = "row"
 
 _FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
            "points", "count", "text", "answer", "visual_annotations")  # fmt: skip
-_KEYS = ("task", "family", "reward", "thinking", "prompt")
+_KEYS = ("task", "family", "reward", "thinking", "prompt", "image")
 _log = logging.getLogger("perception_r1")
 
 
 def settings_of(recipe: Recipe, family: str) -> dict[str, Any]:
     """What `task_of` needs of a recipe, as JSON values; ``family`` is used where the recipe leaves it to the model."""
+    image = recipe.image.model_dump(exclude_none=True)
     return {
         "task": recipe.task,
         "family": recipe.family if recipe.family is not None else family,
         "reward": recipe.reward.model_dump(mode="json", exclude_defaults=True),
         "thinking": recipe.thinking,
         "prompt": recipe.prompt,
+        **({"image": image} if image else {}),
     }
 
 
@@ -66,14 +71,25 @@ def task_of(settings: Settings) -> Task:
         raise RecipeError(f"settings of a task are {', '.join(_KEYS)} (found {', '.join(map(str, values))})")
     reward = dict(values.get("reward") or {})
     reward.pop("judge", None)  # see `judge_of`
-    family = values["family"]
+    family = get_family(values["family"])
     return make_task(
         values["task"],
-        family=dict(family) if isinstance(family, Mapping) else family,
+        family=family.with_limits(**_limits(values.get("image") or {})),
         reward=reward_spec(values["task"], reward.pop("preset", "robust"), **reward),
         thinking=bool(values.get("thinking", False)),
         prompt=values.get("prompt", "paper"),
     )
+
+
+def _limits(table: Any) -> dict[str, int]:
+    """``min_pixels`` and ``max_pixels`` of the settings' ``image`` table, as a recipe has it."""
+    known = ("min_pixels", "max_pixels")
+    if not isinstance(table, Mapping) or not set(table) <= set(known):
+        raise RecipeError(f"settings of a task: 'image' has the keys {', '.join(known)}, not {table!r}")
+    for key, value in table.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"settings of a task: image.{key} must be a positive whole number, not {value!r}")
+    return dict(table)
 
 
 def judge_of(settings: Settings) -> Judge | None:
@@ -87,6 +103,21 @@ def judge_of(settings: Settings) -> Judge | None:
     from perception_r1.judge.make import make_judge
 
     return make_judge(table)
+
+
+def with_processor(task: Task, processor: Any) -> Task:
+    """The task with the image limits of ``processor``, which resizes what the trainer hands over as it is.
+
+    Raises:
+        RecipeError: it resizes to another grid than the family's, where answers are pixels of the resized image.
+    """
+    family, limits, grid = task.family, limits_of(processor), grid_of(processor)
+    if family.frame == "resized" and grid is not None and grid != family.grid:
+        raise RecipeError(
+            f"family {family.name!r} answers in pixels of an image resized to multiples of {family.grid}, but the "
+            f"processor resizes to multiples of {grid}: name the model's family"
+        )
+    return task if limits is None else replace(task, family=family.with_limits(*limits))
 
 
 def pack(sample: Sample) -> str:

@@ -3,7 +3,7 @@
 Components go to TRL's ``log_metric``. TRL hands over text without special tokens, so where a tokenizer is given the
 completion is decoded again from its ids with them kept, and an answer without an end token is known to be truncated.
 
-    GRPOTrainer(model, reward_functions({"task": "grounding", "family": "qwen3_vl"}, tokenizer=processor.tokenizer), …)
+    GRPOTrainer(model, reward_functions({"task": "grounding", "family": "qwen3_vl"}, processor=processor), …)
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from perception_r1.integrations.scoring import Settings, judge_of, metrics_of, samples_of, score_batch, task_of, text_of
+from perception_r1.integrations.scoring import (
+    Settings,
+    judge_of,
+    metrics_of,
+    samples_of,
+    score_batch,
+    task_of,
+    text_of,
+    with_processor,
+)
 from perception_r1.judge.base import Judge
 from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, RewardRecord, Sample
@@ -35,12 +44,22 @@ def completion_of(token_ids: Sequence[int], tokenizer: Tokenizer, end_ids: Itera
     return Completion(text, "stop" if ended else "length")
 
 
-def reward_functions(settings: Settings, *, tokenizer: Any = None) -> list[Reward]:
+def reward_functions(settings: Settings, *, tokenizer: Any = None, processor: Any = None) -> list[Reward]:
     """``reward_funcs`` for a ``GRPOTrainer`` of your own; the data set has a column ``row`` or a row's fields.
 
-    Without a ``tokenizer`` the text is scored as TRL decodes it, without special tokens.
+    Args:
+        settings: of the task.
+        tokenizer: decodes answers again with their special tokens; without one the text is scored as TRL decodes it.
+        processor: the one that the trainer gets: names the tokenizer, and the limits by which it resizes images, which
+            the reward of a family that answers in pixels of the resized image needs.
+
+    Raises:
+        RecipeError: the processor resizes to another grid than the family's.
     """
     task = task_of(settings)
+    if processor is not None:
+        task = with_processor(task, processor)
+        tokenizer = tokenizer or processor.tokenizer
     ends = {tokenizer.eos_token_id, *known_ids(tokenizer, task.family.end_tokens)} if tokenizer else ()
     return [reward_function(task, tokenizer, [i for i in ends if i is not None], judge=judge_of(settings))]
 

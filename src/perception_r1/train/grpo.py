@@ -51,7 +51,7 @@ def train_grpo(
         samples = setup.recipe_samples(recipe, recipe.data.train, family)
     adapter = setup.lora_config(recipe)
     check_enough_rows(len(samples), args, recipe)
-    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
+    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
     args.model_init_kwargs = {"dtype": "float32", **(args.model_init_kwargs or {})}  # of the reference model
     setup.check_prompt_length(samples, task, processor, model, args.max_completion_length)
     ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))

@@ -16,6 +16,7 @@ from perception_r1.data.mix import mix
 from perception_r1.data.sources import load_source
 from perception_r1.errors import RecipeError
 from perception_r1.families import Family, get_family
+from perception_r1.models.limits import set_limits
 from perception_r1.models.load import detect_family, load_model
 from perception_r1.models.processors import known_ids
 from perception_r1.tasks import Task, make_task, reward_spec
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
 
 
 def recipe_family(recipe: Recipe) -> Family:
-    """The recipe's family, or the one its model's configuration belongs to."""
-    return get_family(recipe.family) if recipe.family is not None else detect_family(recipe.model)
+    """The recipe's family, or the one its model's configuration belongs to, with the recipe's image limits."""
+    family = get_family(recipe.family) if recipe.family is not None else detect_family(recipe.model)
+    return family.with_limits(*recipe_limits(recipe, family))
+
+
+def recipe_limits(recipe: Recipe, family: Family) -> tuple[int, int]:
+    """(min_pixels, max_pixels) that images of the recipe are resized by: its own, else the family's."""
+    return recipe.image.min_pixels or family.min_pixels, recipe.image.max_pixels or family.max_pixels
 
 
 def recipe_task(recipe: Recipe, family: Family | None = None) -> Task:
@@ -64,8 +71,8 @@ def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) ->
     ]
     total = recipe.data.total if sources is recipe.data.train else None  # the number of rows to train on
     samples = mix(parts, total, recipe.data.seed, names=source_names(recipe, sources))
-    limits = {"min_pixels": recipe.image.min_pixels, "max_pixels": recipe.image.max_pixels}
-    return [prepare(sample, family, **limits) for sample in samples]
+    known = family.with_limits(*recipe_limits(recipe, family))
+    return [prepare(sample, known) for sample in samples]
 
 
 def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str, folder: Path, where: object) -> Any:
@@ -110,14 +117,17 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
     return args
 
 
-def load_for_training(recipe: Recipe, path: str | Path, init: dict[str, Any] | None) -> tuple[Any, Any]:
-    """Model and processor, in float32 unless the recipe says otherwise.
+def load_for_training(recipe: Recipe, path: str | Path, init: dict[str, Any] | None, family: Family) -> tuple[Any, Any]:
+    """Model and processor, in float32 unless the recipe says otherwise; the processor has the recipe's image limits.
+
+    Checkpoints and the final model are saved with it, so that whoever loads them sees images as training did.
 
     At a learning rate of 1e-6 most updates of a bfloat16 weight round to nothing, so weights are kept in float32 and
     ``bf16: true`` computes in bfloat16 under autocast.
     """
     kwargs = {"dtype": "float32", **(init or {})}
     model, processor = load_model(path, **kwargs)
+    set_limits(processor, recipe_limits(recipe, family))
     if recipe.freeze_vision:
         for parameter in vision_tower(model).parameters():
             parameter.requires_grad_(False)

@@ -34,7 +34,7 @@ def train_sft(
     with distributed.main_first():
         samples = setup.recipe_samples(recipe, recipe.data.train, family)
     adapter = setup.lora_config(recipe)
-    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs)
+    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
     args.model_init_kwargs = None
     setup.check_prompt_length(samples, task, processor, model, 0)
 

@@ -3,8 +3,8 @@
     python -m lmms_eval --model perception_r1 --model_args pretrained=DIR_OR_ID --tasks mmstar --batch_size 8
 
 Arguments: ``pretrained``, ``family`` (default: from the configuration), ``device``, ``dtype``, ``max_pixels``,
-``min_pixels``, ``system`` (a system turn), and ``reasoning=true``, which asks as the visual perception reward's model
-was trained (its suffix) and gives tasks the final answer instead of the whole chain.
+``min_pixels`` (default: of the model's processor), ``system`` (a system turn), and ``reasoning=true``, which asks as
+the visual perception reward's model was trained (its suffix) and gives tasks the final answer instead of the chain.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from perception_r1.data.images import resize_for_model, to_rgb
 from perception_r1.evaluate.checkpoints import checkpoint_for
 from perception_r1.evaluate.generate import TransformersGenerator
 from perception_r1.families import get_family
+from perception_r1.integrations.lmms_eval.tasks import SIZED
+from perception_r1.models.limits import stored_limits
 from perception_r1.models.load import detect_family, load_model
 from perception_r1.tasks.geometry import SUFFIX
 
@@ -50,9 +52,10 @@ class PerceptionR1(lmms):  # type: ignore[misc]
 
         known = checkpoint_for(None, pretrained)
         self.family = get_family(family) if family else get_family(known.family) if known else detect_family(pretrained)
+        own = (known.min_pixels, known.max_pixels) if known else stored_limits(pretrained) or (None, None)
         self.limits = {
-            "min_pixels": int(min_pixels) if min_pixels else known.min_pixels if known else None,
-            "max_pixels": int(max_pixels) if max_pixels else known.max_pixels if known else None,
+            "min_pixels": int(min_pixels) if min_pixels else own[0],
+            "max_pixels": int(max_pixels) if max_pixels else own[1],
         }
         self.limit = int(max_new_tokens) if max_new_tokens else None
         self.system = system
@@ -68,7 +71,7 @@ class PerceptionR1(lmms):  # type: ignore[misc]
         for number, request in enumerate(requests):
             context, arguments, doc_to_visual, doc_id, task, split = request.args
             pictures = [picture for picture in doc_to_visual(self.task_dict[task][split][doc_id]) or () if picture]
-            images = [resize_for_model(to_rgb(picture), self.family, **self.limits) for picture in pictures]
+            images = [self._resized(picture) for picture in pictures]
             asked.append((number, context, images, dict(arguments)))
         answers = [""] * len(asked)
         order = sorted(asked, key=lambda item: (str(sorted(item[3].items(), key=str)), -_pixels(item[2]), item[0]))
@@ -82,6 +85,11 @@ class PerceptionR1(lmms):  # type: ignore[misc]
                     answers[number] = text
                     self.cache_hook.add_partial("generate_until", (context, arguments), text)
         return answers
+
+    def _resized(self, picture: Any) -> Any:
+        """At the size that the model sees by its own limits; a picture of our tasks comes at its size."""
+        rgb = to_rgb(picture)
+        return rgb if picture.info.get(SIZED) else resize_for_model(rgb, self.family, **self.limits)
 
     def _answer(self, contexts: list[str], images: list[list[Any]], arguments: dict[str, Any]) -> list[str]:
         self.generator.options["max_new_tokens"] = self.limit or int(arguments.get("max_new_tokens") or 1024)

@@ -38,6 +38,10 @@ METRICS = {
 _LOWER = {"mae", "edit_distance"}
 
 
+SIZED = "perception_r1_sized"
+"""Key of a picture's ``info``: it has the size that the model is to see."""
+
+
 @dataclass(frozen=True)
 class LmmsTask:
     """The functions that a task's YAML names.
@@ -69,8 +73,10 @@ class LmmsTask:
         return prepare(sample, self.scorer.family, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
 
     def doc_to_visual(self, doc: dict[str, Any]) -> list[Any]:
-        """The picture at the model's size."""
-        return [model_image(self.sample(doc))]
+        """The picture at the size in which answers are read, marked so that our model does not resize it again."""
+        image = model_image(self.sample(doc))
+        image.info[SIZED] = True
+        return [image]
 
     def doc_to_text(self, doc: dict[str, Any], *_: Any, **__: Any) -> str:
         """The question in the words of the paper."""
