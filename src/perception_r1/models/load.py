@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perception_r1.errors import ModelError
 from perception_r1.families import Family, family_of_model_type
+from perception_r1.models.files import check_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -26,24 +27,32 @@ def load_model(
     Raises:
         ModelError: the folder is none of a model, the id cannot be loaded, or the weights do not fit the config.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     from perception_r1.models.processors import HUB_OPTIONS, load_processor
 
     check_model_path(path_or_id)
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(str(path_or_id), dtype=dtype, **model_kwargs)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path_or_id}: cannot be loaded as a vision-language model: {_first_line(error)}") from None
     hub = {key: value for key, value in model_kwargs.items() if key in HUB_OPTIONS}
-    processor = load_processor(str(path_or_id), **hub)  # of the same revision
+    processor = load_processor(str(path_or_id), **hub)  # of the same revision; its faults show before weights are read
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            str(path_or_id), dtype=dtype, output_loading_info=True, **model_kwargs
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{path_or_id}: cannot be loaded as a vision-language model: {_first_line(error)}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{path_or_id}: the weights lack {len(missing)} tensors that config.json asks for (such as {missing[0]}); "
+            "transformers would start them at random"
+        )
     if device is not None:
         model = model.to(device)
     return model, processor
 
 
 def check_model_path(path_or_id: str | Path) -> None:
-    """Refuse a folder that holds no model, before anything slow happens.
+    """Refuse a folder that holds no complete model, before anything slow happens.
 
     Raises:
         ModelError: says what is missing and how to get it.
@@ -56,9 +65,7 @@ def check_model_path(path_or_id: str | Path) -> None:
     if not path.is_dir():
         raise ModelError(f"{path}: is a file (expected the folder that holds config.json and the weights)")
     if (path / "config.json").is_file():
-        weights = [*path.glob("*.safetensors"), *path.glob("*.bin"), *path.glob("*.index.json")]
-        if not weights:
-            raise ModelError(f"{path}: has config.json but no weights (*.safetensors); is the save complete?")
+        check_files(path)
         return
     if (path / "adapter_config.json").is_file():
         raise ModelError(f"{path}: holds a LoRA adapter only; merge it first (PeftModel.merge_and_unload, then save)")

@@ -110,6 +110,6 @@ def build_tokenizer(*, internvl: bool = False) -> Any:
         pad_token="<|endoftext|>",
         additional_special_tokens=[token for token in special if token not in ("<|im_end|>", "<|endoftext|>")],
         extra_special_tokens=named,
-        padding_side="left",
+        padding_side="right",  # as the published tokenizers of Qwen2.5-VL and Qwen3-VL
         clean_up_tokenization_spaces=False,
     )

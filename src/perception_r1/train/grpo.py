@@ -11,7 +11,7 @@ from perception_r1.config import Recipe
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.dtype import cast_saved, published_dtype
-from perception_r1.models.load import load_model
+from perception_r1.models.load import check_model_path, load_model
 from perception_r1.train import distributed, run_folder, setup, vision_sync
 
 
@@ -42,6 +42,7 @@ def train_grpo(
     setup.quiet_libraries()
     out = Path(out)
     start = Path(model_path) if model_path is not None else recipe.model
+    check_model_path(start)
     # TRL gathers the pictures of each step for its logs, and only from processes that have some: the others would wait.
     table = {"log_multimodal": False, **(recipe.grpo or {})}
     args = setup.trainer_args(GRPOConfig, table, name="grpo", folder=out, where=recipe.path or recipe.name)

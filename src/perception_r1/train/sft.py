@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from perception_r1.config import Recipe
+from perception_r1.models.load import check_model_path
 from perception_r1.train import distributed, run_folder, setup
 from perception_r1.train.grpo import _printer, finish, keep_in_step, step_of
 
@@ -27,6 +28,7 @@ def train_sft(
     setup.quiet_libraries()
     out = Path(out)
     start = Path(model_path) if model_path is not None else recipe.model
+    check_model_path(start)
     table = {"max_length": None, "completion_only_loss": True, **(recipe.sft or {})}
     args = setup.trainer_args(SFTConfig, table, name="sft", folder=out, where=recipe.path or recipe.name)
     family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
