@@ -123,7 +123,8 @@ class Recipe(BaseModel):
     ``family`` None is taken from the model's own configuration. ``warm_start: sft`` makes ``pr1 train`` run the ``sft``
     table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once;
     the numbers are the same, only sooner. ``save_dtype`` is the dtype of the final model, None that of the base;
-    weights are trained in float32 either way.
+    weights are trained in float32 either way. ``max_rollout_difference``: GRPO stops when the log-probabilities that the
+    engine gives its rollouts are on average further from the policy's, in nats; null never stops.
     """
 
     model_config = _STRICT
@@ -144,6 +145,7 @@ class Recipe(BaseModel):
     freeze_vision: bool = False
     shared_prefix: bool = True
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    max_rollout_difference: float | None = Field(default=0.5, gt=0)
     eval: Eval = Eval()
     path: Path | None = Field(default=None, exclude=True)
 

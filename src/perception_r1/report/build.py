@@ -245,6 +245,12 @@ def _curves(training: Training) -> dict[str, Any]:
         ]
         charts.append(line_chart(series, title="Parts of the reward"))
         add("KL to the start", "kl", zero=True, note="drift from the model that training started from")
+        add(
+            "Rollouts against the policy",
+            "sampling/sampling_logp_difference/mean",
+            zero=True,
+            note="log-probability of the sampled tokens, engine against policy, in nats: 0.01 to 0.05 is rounding",
+        )
         add("Length of the answers", "completions/mean_length", "completion_length", note="tokens")
         add("Entropy", "entropy", zero=True, note="how much the policy still tries out")
         add("Gradient norm", "grad_norm", zero=True)

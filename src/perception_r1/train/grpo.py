@@ -13,6 +13,7 @@ from perception_r1.integrations.trl import reward_function
 from perception_r1.models.dtype import cast_saved, published_dtype
 from perception_r1.models.load import check_model_path, load_model
 from perception_r1.train import distributed, run_folder, setup, vision_sync
+from perception_r1.train.vllm_ready import check_vllm
 
 
 def train_grpo(
@@ -35,9 +36,13 @@ def train_grpo(
     Raises:
         UserError: bad recipe, data or model; nothing is left half-written.
     """
+    distributed.main_does(lambda: check_vllm(recipe.grpo, recipe.path or recipe.name))
+
     from trl import GRPOConfig, GRPOTrainer
 
     from perception_r1.train.callbacks import MetricsWriter, Progress, RolloutWriter
+    from perception_r1.train.rollout_guard import METRIC, RolloutGuard
+    from perception_r1.train.vllm_prompts import keep_prompts
 
     setup.quiet_libraries()
     out = Path(out)
@@ -67,7 +72,13 @@ def train_grpo(
     judge = recipe_judge(recipe, out)
     rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index, scale=args.scale_rewards)
     ends = setup.end_token_ids(model, processor.tokenizer)
-    shown = [("reward", "reward"), ("kl", "KL"), ("completions/mean_length", "length")]
+    shown = [
+        ("reward", "reward"),
+        ("kl", "KL"),
+        ("completions/mean_length", "length"),
+        (METRIC, "log-prob. difference"),
+    ]
+    guard = RolloutGuard(recipe.max_rollout_difference)
     began = time.monotonic()
     trainer = GRPOTrainer(
         model=model,
@@ -76,10 +87,12 @@ def train_grpo(
         train_dataset=rollout_dataset_of(samples, task),
         processing_class=processor,
         peft_config=adapter,
-        callbacks=[MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
+        callbacks=[guard, MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
     )
     trainer.remove_callback(_printer())
     distributed.check_distribution(trainer.accelerator, args)
+    keep_prompts(trainer)
+    guard.watch(trainer)
     keep_in_step(trainer)
     saved = share_prefixes(trainer) if recipe.shared_prefix else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
