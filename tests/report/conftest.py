@@ -43,7 +43,11 @@ def run_folder(tmp_path_factory) -> Path:
          "components/share_malformed": 0.01}
         for i in range(1, 31)
     ]  # fmt: skip
-    for name, rows in (("grpo", [*logs, {"step": 30, "train_runtime": 61.0}]), ("sft", [{"step": 1, "loss": 0.7}] * 2)):
+    evaluated = [{"step": i, "eval_reward": 0.3 + 0.01 * i, "eval_loss": 0.0} for i in (10, 20, 30)]
+    for name, rows in (
+        ("grpo", [*logs, *evaluated, {"step": 30, "train_runtime": 61.0}]),
+        ("sft", [{"step": 1, "loss": 0.7}] * 2),
+    ):
         folder = out / name
         folder.mkdir()
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 31, "los')

@@ -46,7 +46,14 @@ def test_page_says_what_happened(page):
     assert "SFT came to 65.0 %" in html
     assert "learning rate 0.0001 · seed 7" in html
     assert "Digits &amp; &lt;counting&gt;" in html
-    for title in ("Reward", "KL to the start", "Length of the answers", "Entropy", "Gradient norm"):
+    for title in (
+        "Reward",
+        "Reward on data.eval",
+        "KL to the start",
+        "Length of the answers",
+        "Entropy",
+        "Gradient norm",
+    ):
         assert f"<h3>{title}</h3>" in html
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
 from perception_r1.errors import RecipeError
 from perception_r1.train import launch
+
+torch = pytest.importorskip("torch")
 
 
 def python(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:

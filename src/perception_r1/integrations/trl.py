@@ -35,6 +35,9 @@ class Tokenizer(Protocol):
 OnScored = Callable[[int, list[Sample], list[Completion], list[RewardRecord]], None]
 Reward = Callable[..., Awaitable[list[float | None]]]
 
+EVALUATION_COLUMN = "of_evaluation"
+"""Dataset column that tells the rows of an evaluation during training from those to train on."""
+
 
 def completion_of(token_ids: Sequence[int], tokenizer: Tokenizer, end_ids: Iterable[int]) -> Completion:
     """Text with special tokens kept; without an end token it was cut at the limit."""
@@ -70,10 +73,12 @@ def reward_function(
     end_ids: Iterable[int],
     on_scored: OnScored | None = None,
     judge: Judge | None = None,
+    on_evaluated: OnScored | None = None,
 ) -> Reward:
     """A reward function over a column ``row`` or a row's fields; None (not scored) is left out of the group by TRL.
 
     ``on_scored`` is called once a generation batch with (step, samples, completions, records); for saving rollouts.
+    For rows with the column `EVALUATION_COLUMN`, ``on_evaluated`` is called instead, with the steps done so far.
     The verdicts of a ``judge`` (visual perception reward) are awaited first; where it gives none, the answer is not
     scored, and the step goes on.
     """
@@ -90,9 +95,13 @@ def reward_function(
         records = await score_batch(task, judge, samples, found)
         for name, value in metrics_of(records, judge).items() if context.get("log_metric") else ():
             context["log_metric"](name, value)
-        if on_scored is not None:
-            state = context.get("trainer_state")
-            on_scored(1 + (state.global_step if state else 0), samples, found, records)
+        state = context.get("trainer_state")
+        done = state.global_step if state else 0
+        if EVALUATION_COLUMN in context:
+            if on_evaluated is not None:
+                on_evaluated(done, samples, found, records)
+        elif on_scored is not None:
+            on_scored(1 + done, samples, found, records)
         return [record.reward for record in records]
 
     return perception_reward

@@ -234,6 +234,7 @@ def _curves(training: Training) -> dict[str, Any]:
         _, std = training.series("reward_std")
         line: dict[str, Any] = {"name": "Reward", "colour": "accent", "x": x, "y": y}
         charts.append(line_chart([line], title="Reward", note="mean of the sampled answers"))
+        add("Reward on data.eval", "eval_reward", tint="c2", smoothed=False, note="sampled, as in training")
         if len(std) == len(y):
             add("Spread of the reward", "reward_std", note="standard deviation in a group")
         names = sorted({key for log in training.logs for key in log if key.startswith("components/")})
@@ -263,6 +264,7 @@ def _curves(training: Training) -> dict[str, Any]:
     else:
         tint = "c1"
         add("Loss", "loss", tint=tint)
+        add("Loss on data.eval", "eval_loss", tint="c2", smoothed=False)
         add("Token accuracy", "mean_token_accuracy", tint=tint)
         add("Gradient norm", "grad_norm", tint=tint, zero=True)
     beta = (training.config.get("grpo") or {}).get("beta", 0.0) if training.is_rl else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from perception_r1.core.groups import group_advantages
 from perception_r1.data.rows import row_from_sample
+from perception_r1.errors import RecipeError
 from perception_r1.progress import progress
 from perception_r1.types import Completion, RewardRecord, Sample
 
@@ -58,6 +59,28 @@ class Progress(TrainerCallback):
             self.manager = None
 
 
+class AtEvaluation(TrainerCallback):
+    """Calls ``action`` when an evaluation during training has ended, and sees to it that the best one can be told.
+
+    Raises:
+        RecipeError: ``metric_for_best_model`` is not a metric of the evaluation.
+    """
+
+    def __init__(self, action: Callable[[], None] = lambda: None) -> None:
+        self.action = action
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        self.action()
+        name = args.metric_for_best_model
+        known = {key.removeprefix("eval_") for key in metrics or {}}
+        if name is not None and name.removeprefix("eval_") not in known:
+            raise RecipeError(
+                f"field 'metric_for_best_model': no metric {name!r} (the evaluation has: {', '.join(sorted(known))})"
+            )
+
+
 class RolloutWriter:
     """Saves every rollout with its record: ``rollouts/step-000001.parquet``, one file a step and process.
 
@@ -70,10 +93,15 @@ class RolloutWriter:
         folder: the ``rollouts`` folder.
         group_size: rollouts a prompt (G); TRL keeps a group's rows together.
         rank: this process; those other than the first get a suffix, ``step-000001-rank1.parquet``.
+        scale: of the advantages, as TRL's ``scale_rewards``.
+        at_once: write with each batch of rollouts, or only when ``write`` is called (an evaluation has many batches).
     """
 
-    def __init__(self, folder: Path, group_size: int, rank: int = 0, *, scale: str = "group") -> None:
+    def __init__(
+        self, folder: Path, group_size: int, rank: int = 0, *, scale: str = "group", at_once: bool = True
+    ) -> None:
         self.folder, self.group_size, self.rank, self.scale = folder, group_size, rank, scale
+        self.at_once = at_once
         self.step = 0
         self.rows: list[dict[str, Any]] = []
         """Of the step, so far."""
@@ -81,9 +109,6 @@ class RolloutWriter:
     def __call__(
         self, step: int, samples: list[Sample], completions: list[Completion], records: list[RewardRecord]
     ) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
         size = self.group_size
         before = self.rows if step == self.step else []
         groups = 1 + before[-1]["group"] if before else 0
@@ -114,9 +139,17 @@ class RolloutWriter:
                 for row, advantage in zip(group, advantages, strict=True):
                     row["advantage"] = advantage
         self.step, self.rows = step, [*before, *rows]
+        if self.at_once:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file of the step."""
+        import pyarrow
+        import pyarrow.parquet
+
         self.folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if self.rank == 0 else f"-rank{self.rank}"
-        path = self.folder / f"step-{step:06d}{suffix}.parquet"
+        path = self.folder / f"step-{self.step:06d}{suffix}.parquet"
         temporary = path.with_suffix(".tmp")
         pyarrow.parquet.write_table(
             pyarrow.Table.from_pylist(self.rows, schema=_schema()), temporary, compression="zstd"

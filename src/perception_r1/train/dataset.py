@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perception_r1.data.images import model_image
 from perception_r1.data.rows import row_from_sample
 from perception_r1.integrations.scoring import ROW_COLUMN, sample_of
+from perception_r1.integrations.trl import EVALUATION_COLUMN
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 _KEPT_IMAGES = 64
 
 
-def rollout_dataset(samples: Sequence[Sample], task: Task) -> Dataset:
-    """Rows for ``GRPOTrainer``: ``prompt`` (chat messages), ``image`` (at the model's size) and ``row`` (JSON)."""
-    return _dataset(samples, _Rows(task, answers=False))
+def rollout_dataset(samples: Sequence[Sample], task: Task, *, evaluation: bool = False) -> Dataset:
+    """Rows for ``GRPOTrainer``: ``prompt`` (chat messages), ``image`` (at the model's size) and ``row`` (JSON).
+
+    Rows of an ``evaluation`` during training carry the column that the reward function knows them by.
+    """
+    return _dataset(samples, _Rows(task, answers=False, evaluation=evaluation))
 
 
 def answer_dataset(samples: Sequence[Sample], task: Task) -> Dataset:
@@ -44,8 +48,8 @@ def _dataset(samples: Sequence[Sample], transform: _Rows) -> Dataset:
 class _Rows:
     """Turns stored rows into what the trainer reads, when they are drawn."""
 
-    def __init__(self, task: Task, *, answers: bool) -> None:
-        self.task, self.answers = task, answers
+    def __init__(self, task: Task, *, answers: bool, evaluation: bool = False) -> None:
+        self.task, self.answers, self.evaluation = task, answers, evaluation
         self.images: OrderedDict[str, Image.Image] = OrderedDict()
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
@@ -58,6 +62,8 @@ class _Rows:
             columns["completion"] = [[{"role": "assistant", "content": self.task.gold(sample)}] for sample in samples]
         else:
             columns[ROW_COLUMN] = batch[ROW_COLUMN]
+        if self.evaluation:
+            columns[EVALUATION_COLUMN] = [True] * len(samples)
         return columns
 
     def _image(self, row: str, sample: Sample) -> Image.Image:

@@ -21,6 +21,8 @@ _MACHINE = {
     "tf32": None,
     "max_steps": 1,
     "save_strategy": "no",
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
     "report_to": "none",
     "model_init_kwargs": None,
 }

@@ -40,7 +40,7 @@ def train_grpo(
 
     from trl import GRPOConfig, GRPOTrainer
 
-    from perception_r1.train.callbacks import MetricsWriter, Progress, RolloutWriter
+    from perception_r1.train.callbacks import AtEvaluation, MetricsWriter, Progress, RolloutWriter
     from perception_r1.train.rollout_guard import METRIC, RolloutGuard
     from perception_r1.train.vllm_prompts import keep_prompts
 
@@ -55,11 +55,12 @@ def train_grpo(
     task = setup.recipe_task(recipe, family)
     with distributed.main_first():
         samples = setup.recipe_samples(recipe, recipe.data.train, family)
+        held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
     check_enough_rows(len(samples), args, recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
     args.model_init_kwargs = {"dtype": "float32", **(args.model_init_kwargs or {})}  # of the reference model
-    setup.check_prompt_length(samples, task, processor, model, args.max_completion_length)
+    setup.check_prompt_length([*samples, *held_out], task, processor, model, args.max_completion_length)
     ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))
 
     config = {**recipe.model_dump_plain(), "stage": "grpo", "start": str(start)}
@@ -70,10 +71,14 @@ def train_grpo(
     distributed.main_does(lambda: run_folder.drop_after(out, step_of(checkpoint)))
 
     judge = recipe_judge(recipe, out)
-    rollouts = RolloutWriter(out / "rollouts", args.num_generations, rank=args.process_index, scale=args.scale_rewards)
+    written = {"rank": args.process_index, "scale": args.scale_rewards}
+    rollouts = RolloutWriter(out / "rollouts", args.num_generations, **written)
+    of_eval = args.num_generations_eval or args.num_generations
+    evaluated = RolloutWriter(out / "rollouts-eval", of_eval, **written, at_once=False)
     ends = setup.end_token_ids(model, processor.tokenizer)
     shown = [
         ("reward", "reward"),
+        ("eval_reward", "of data.eval"),
         ("kl", "KL"),
         ("completions/mean_length", "length"),
         (METRIC, "log-prob. difference"),
@@ -83,11 +88,17 @@ def train_grpo(
     trainer = GRPOTrainer(
         model=model,
         args=args,
-        reward_funcs=reward_function(task, processor.tokenizer, ends, on_scored=rollouts, judge=judge),
+        reward_funcs=reward_function(task, processor.tokenizer, ends, rollouts, judge, evaluated),
         train_dataset=rollout_dataset_of(samples, task),
+        eval_dataset=rollout_dataset_of(held_out, task, evaluation=True) if held_out else None,
         processing_class=processor,
         peft_config=adapter,
-        callbacks=[guard, MetricsWriter(out / "metrics.jsonl"), *([Progress("GRPO", shown)] if show_progress else [])],
+        callbacks=[
+            guard,
+            MetricsWriter(out / "metrics.jsonl"),
+            AtEvaluation(evaluated.write),
+            *([Progress("GRPO", shown)] if show_progress else []),
+        ],
     )
     trainer.remove_callback(_printer())
     distributed.check_distribution(trainer.accelerator, args)
@@ -96,6 +107,7 @@ def train_grpo(
     keep_in_step(trainer)
     saved = share_prefixes(trainer) if recipe.shared_prefix else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    setup.tell_best(trainer, show_progress)
     if saved and show_progress and trainer.is_world_process_zero():
         print(saved, file=sys.stderr)
     return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
@@ -148,11 +160,11 @@ def check_enough_rows(n_rows: int, args: Any, recipe: Recipe) -> None:
         )
 
 
-def rollout_dataset_of(samples: list[Any], task: Any) -> Any:
-    """The training rows; separate so that ``train_grpo`` reads in one go."""
+def rollout_dataset_of(samples: list[Any], task: Any, *, evaluation: bool = False) -> Any:
+    """The training or evaluation rows; separate so that ``train_grpo`` reads in one go."""
     from perception_r1.train.dataset import rollout_dataset
 
-    return rollout_dataset(samples, task)
+    return rollout_dataset(samples, task, evaluation=evaluation)
 
 
 def ban_image_tokens(args: Any, ids: list[int]) -> None:
@@ -195,7 +207,7 @@ def finish(
         processor.save_pretrained(str(saving))
         saving.rename(out / "model")
         length = {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began, 1)}
-        run_folder.write_json(out / "run.json", {**length, "base_dtype": base})
+        run_folder.write_json(out / "run.json", {**length, "base_dtype": base, **setup.best_checkpoint(trainer)})
     trainer.accelerator.wait_for_everyone()
     return out / "model"
 

@@ -1,4 +1,4 @@
-"""Several processes for several GPUs without a launcher of the user's: how many, started by torch's own, ended as one."""
+"""Several processes for several GPUs where the user started no launcher: how many, what is said, how they end."""
 
 from __future__ import annotations
 

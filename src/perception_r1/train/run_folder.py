@@ -162,9 +162,10 @@ def drop_after(folder: Path, step: int) -> None:
     if metrics.is_file():
         kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line, step + 1) <= step]
         write_text(metrics, "".join(line + "\n" for line in kept))
-    for file in (folder / "rollouts").glob("step-*.parquet"):
-        if _rollout_step(file) > step:
-            file.unlink()
+    for name in ("rollouts", "rollouts-eval"):
+        for file in (folder / name).glob("step-*.parquet"):
+            if _rollout_step(file) > step:
+                file.unlink()
     shutil.rmtree(folder / ".model", ignore_errors=True)
 
 

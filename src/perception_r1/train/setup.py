@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,8 @@ def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) ->
         RecipeError: no source is named. DataError: a bad row.
     """
     if not sources:
-        raise RecipeError(f"{recipe.path or recipe.name}: field 'data': names no source of rows")
+        part = "data.eval" if sources is recipe.data.eval else "data.train"
+        raise RecipeError(f"{recipe.path or recipe.name}: field '{part}': names no source of rows")
     parts = [
         (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
         for source in sources
@@ -73,6 +75,38 @@ def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) ->
     samples = mix(parts, total, recipe.data.seed, names=source_names(recipe, sources))
     known = family.with_limits(*recipe_limits(recipe, family))
     return [prepare(sample, known) for sample in samples]
+
+
+_EVALUATION_METRICS = {
+    "grpo": ("loss", "reward", "reward_std", "frac_reward_zero_std", "entropy", "kl"),
+    "sft": ("loss", "entropy", "mean_token_accuracy"),
+}
+
+
+def check_best_metric(table: Mapping[str, Any], name: str, where: object) -> None:
+    """Refuse a ``metric_for_best_model`` that no evaluation will have, before the hours up to the first one.
+
+    Names with a slash (``components/iou``, ``completions/mean_length``) are checked at the first evaluation.
+
+    Raises:
+        RecipeError: naming the metrics.
+    """
+    metric = str(table.get("metric_for_best_model") or "loss")
+    known = _EVALUATION_METRICS[name]
+    if "/" not in metric and metric.removeprefix("eval_") not in known:
+        raise RecipeError(
+            f"{where}: field '{name}.metric_for_best_model': no metric {metric!r} (known: {', '.join(known)}, and "
+            "components/NAME in GRPO)"
+        )
+
+
+def evaluation_samples(recipe: Recipe, args: Any, family: Family) -> list[Sample]:
+    """The rows of ``data.eval`` where the trainer evaluates during training (``eval_strategy``), else none.
+
+    Raises:
+        RecipeError: it evaluates, but on nothing. DataError: a bad row.
+    """
+    return recipe_samples(recipe, recipe.data.eval, family) if args.eval_strategy != "no" else []
 
 
 def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str, folder: Path, where: object) -> Any:
@@ -84,6 +118,7 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
     import torch
 
     table = dict(table or {})
+    check_best_metric(table, name, where)
     known = {field.name for field in dataclasses.fields(config_class) if field.init}
     for key in table:
         if key not in known:
@@ -97,6 +132,12 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
         if key in table:
             raise RecipeError(f"{where}: field '{name}.{key}': not to be set here ({reason})")
     gpu = torch.cuda.is_available()
+    if table.get("eval_strategy", "no") not in ("no", False):
+        # TRL's own defaults: an evaluation with each log (each step), in batches of 8 whatever the training's.
+        batch = table.get("per_device_train_batch_size", 8)
+        table = {"eval_steps": table.get("save_steps", 50), "per_device_eval_batch_size": batch, **table}
+    if name == "grpo" and (table.get("load_best_model_at_end") or table.get("save_strategy") == "best"):
+        table = {"metric_for_best_model": "eval_reward", **table}  # its loss says nothing
     defaults = {
         "use_cpu": not gpu,
         "bf16": gpu,
@@ -201,6 +242,25 @@ def check_prompt_length(samples: Sequence[Sample], task: Task, processor: Any, m
             f"model's context is {limit}: lower image.max_pixels or max_completion_length"
         )
     return n_tokens
+
+
+def best_checkpoint(trainer: Any) -> dict[str, Any]:
+    """``best_step`` and the metric's name and value of the checkpoint that the trainer took at the end; {} if the last.
+
+    With ``load_best_model_at_end`` the trainer's weights are by now those of that checkpoint.
+    """
+    args, state = trainer.args, trainer.state
+    if not args.load_best_model_at_end or state.best_metric is None:
+        return {}
+    return {"best_step": state.best_global_step, args.metric_for_best_model: state.best_metric}
+
+
+def tell_best(trainer: Any, show_progress: bool) -> None:
+    """Say which checkpoint the final model is, where it need not be the last."""
+    best = best_checkpoint(trainer)
+    if best and show_progress and trainer.is_world_process_zero():
+        step, name = best["best_step"], trainer.args.metric_for_best_model
+        print(f"the model of step {step} is kept: {name} {best[name]:.4f} is the best", file=sys.stderr)
 
 
 def quiet_libraries() -> None:

@@ -22,7 +22,7 @@ def train_sft(
     """Train on answers and return the folder of the final model, ``OUT/model``; arguments as in ``train_grpo``."""
     from trl import SFTConfig, SFTTrainer
 
-    from perception_r1.train.callbacks import MetricsWriter, Progress
+    from perception_r1.train.callbacks import AtEvaluation, MetricsWriter, Progress
     from perception_r1.train.dataset import answer_dataset
 
     setup.quiet_libraries()
@@ -35,10 +35,11 @@ def train_sft(
     task = setup.recipe_task(recipe, family)
     with distributed.main_first():
         samples = setup.recipe_samples(recipe, recipe.data.train, family)
+        held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
     model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
     args.model_init_kwargs = None
-    setup.check_prompt_length(samples, task, processor, model, 0)
+    setup.check_prompt_length([*samples, *held_out], task, processor, model, 0)
 
     config = {**recipe.model_dump_plain(), "stage": "sft", "start": str(start)}
     distributed.main_does(lambda: run_folder.open_run(out, config, resume=resume))
@@ -52,15 +53,18 @@ def train_sft(
         model=model,
         args=args,
         train_dataset=answer_dataset(samples, task),
+        eval_dataset=answer_dataset(held_out, task) if held_out else None,
         processing_class=processor,
         peft_config=adapter,
         callbacks=[
             MetricsWriter(out / "metrics.jsonl"),
-            *([Progress("SFT", [("loss", "loss")])] if show_progress else []),
+            AtEvaluation(),
+            *([Progress("SFT", [("loss", "loss"), ("eval_loss", "of data.eval")])] if show_progress else []),
         ],
     )
     trainer.remove_callback(_printer())
     distributed.check_distribution(trainer.accelerator, args)
     keep_in_step(trainer)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    setup.tell_best(trainer, show_progress)
     return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
