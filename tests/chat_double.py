@@ -43,11 +43,12 @@ class ChatDouble:
     """``behave(body, n)`` is called with each request and how often the same question came before (from 1).
 
     It returns a dict (a completion), a string (its text), a number (an HTTP status), "drop" (the connection is closed),
-    "half" (half of the answer's bytes), ("stall", s) (silence for s seconds), ("status", code, headers).
+    "half" (half of the answer's bytes), ("stall", s) (silence for s seconds), ("status", code, headers), ("refuse",
+    code, words). ``models`` is what ``GET /v1/models`` lists; None: there is no such list.
     """
 
-    def __init__(self, behave: Behaviour) -> None:
-        self.behave = behave
+    def __init__(self, behave: Behaviour, models: list[dict[str, Any]] | None = None) -> None:
+        self.behave, self.models = behave, models
         self.seen: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -82,6 +83,10 @@ class ChatDouble:
                     with double.lock:
                         double.active -= 1
 
+            def do_GET(self) -> None:
+                is_list = self.path == "/v1/models" and double.models is not None
+                self.answer({"object": "list", "data": double.models} if is_list else 404)
+
             def answer(self, what: Any) -> None:
                 if isinstance(what, tuple) and what[0] == "stall":
                     time.sleep(what[1])
@@ -90,9 +95,12 @@ class ChatDouble:
                     self.close_connection = True
                     return
                 status, headers, half = 200, {}, what == "half"
-                if isinstance(what, tuple):
+                if isinstance(what, tuple) and what[0] == "refuse":
+                    _, status, words = what
+                    payload: Any = {"error": {"message": words, "type": "invalid_request_error"}}
+                elif isinstance(what, tuple):
                     _, status, headers = what
-                    payload: Any = {"error": {"message": f"status {status}"}}
+                    payload = {"error": {"message": f"status {status}"}}
                 elif isinstance(what, int):
                     status, payload = what, {"error": {"message": f"status {what}"}}
                 else:

@@ -103,6 +103,7 @@ def run_demo(
     from perception_r1.evaluate.metrics import compare
     from perception_r1.evaluate.results import read_results
     from perception_r1.evaluate.run import evaluate
+    from perception_r1.models.identity import model_identity
     from perception_r1.models.load import load_model
     from perception_r1.report import write_report
     from perception_r1.train import run_folder, setup
@@ -131,6 +132,8 @@ def run_demo(
             generator,
             out / "eval" / stage,
             model_name=stage,
+            identity=model_identity(folder),
+            others="replace",
             progress=show_progress,
             label=f"evaluating {stage}",
         )

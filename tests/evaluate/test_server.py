@@ -170,3 +170,145 @@ def test_log_probabilities_order_the_boxes(tmp_path):
     assert result.scores == pytest.approx((0.818731, 0.135335), abs=1e-6)  # exp(-0.2), exp(-2)
     if "AP" in metrics["metrics"]:
         assert metrics["metrics"]["AP_logprob"]["value"] == pytest.approx(1.0)
+
+
+PLAIN = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+         "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": 0}  # fmt: skip
+
+
+def without_messages(body):
+    return {key: value for key, value in body.items() if key not in ("messages", "model")}
+
+
+def test_greedy_decoding_is_asked_for_in_full_and_said(tmp_path, task, scenes):
+    """A server fills in what is left open from the model's own generation_config (repetition penalty 1.05)."""
+    with ChatDouble(lambda body, n: answer("[]", body)) as double:
+        _, metrics = run(task, scenes, double, tmp_path)
+        sent = [without_messages(body) for body in double.bodies[2:]]
+    for body in sent:
+        assert PLAIN.items() <= body.items()
+        assert metrics["generation"] == {"decoding": body, "notes": []}
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["decoding"] == sent[0]
+    with ChatDouble(lambda body, n: 500) as double:  # finished: not asked again, and what was sent is still said
+        _, again = run(task, scenes, double, tmp_path)
+        assert not double.bodies
+    assert again["generation"] == metrics["generation"]
+
+
+@pytest.mark.parametrize("names_them", [True, False])
+def test_a_server_that_knows_only_openais_fields(tmp_path, task, scenes, names_them):
+    strange = ("top_k", "min_p", "repetition_penalty", "skip_special_tokens", "spaces_between_special_tokens")
+
+    def behave(body, n):
+        refused = [name for name in strange if name in body]
+        said = f"Unrecognized request arguments supplied: {', '.join(refused)}" if names_them else "bad request"
+        return ("refuse", 400, said) if refused else answer("[]", body)
+
+    with ChatDouble(behave) as double:
+        streamer, metrics = run(task, scenes, double, tmp_path)
+        assert len(double.bodies) == len(scenes) + (3 if names_them else 4)  # it is found out once
+        last = without_messages(double.bodies[-1])
+    assert metrics["n_scored"] == 12
+    assert metrics["generation"]["decoding"] == last
+    assert last.items() >= {"temperature": 0.0, "top_p": 1.0, "presence_penalty": 0.0, "seed": 0}.items()
+    assert not last.keys() & set(strange)
+    assert metrics["generation"]["notes"] == streamer.notes
+    assert "does not take top_k, min_p, repetition_penalty: its own values apply" in streamer.notes[0]
+    assert any("its own values apply" in note for note in metrics["notes"])
+
+
+def test_a_field_can_be_changed_or_left_out_by_request(tmp_path, task, scenes):
+    extra = {"max_tokens": None, "max_completion_tokens": 9, "temperature": None, "top_k": 5}
+
+    def behave(body, n):
+        return 400 if body.keys() & {"max_tokens", "temperature"} else answer("[]", body)
+
+    with ChatDouble(behave) as double:
+        _, metrics = run(task, scenes, double, tmp_path, extra=extra)
+        assert [body["max_completion_tokens"] for body in double.bodies] == [1, 1] + [9] * len(scenes)
+    assert metrics["generation"]["decoding"]["top_k"] == 5
+
+
+def test_a_penalty_that_was_asked_for_is_not_left_out(tmp_path, task, scenes):
+    with (
+        ChatDouble(lambda body, n: 400 if "repetition_penalty" in body else answer("[]", body)) as double,
+        pytest.raises(UserError, match="name another with --repetition-penalty 1"),
+    ):
+        run(task, scenes, double, tmp_path, repetition_penalty=1.05)
+
+
+def reasoned(body, content, finish="stop", **message):
+    made = answer("", body)
+    made["choices"][0]["message"] = {"role": "assistant", "content": content, **message}
+    made["choices"][0]["finish_reason"] = finish
+    return made
+
+
+BOX = '[{"bbox_2d": [1, 2, 3, 4], "label": "digit"}]'
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize(
+    ("thinking", "content", "reasoning", "finish", "text"),
+    [
+        (True, f"<answer>{BOX}</answer>", "one", "stop", f"<think>one</think><answer>{BOX}</answer>"),
+        (True, None, "one, two", "length", "<think>one, two"),
+        (True, None, "one, two", "stop", "<think>one, two</think>"),
+        (True, f"<think>one</think><answer>{BOX}</answer>", "one", "stop", f"<think>one</think><answer>{BOX}</answer>"),
+        (False, f"\n\n{BOX}<|im_end|>", "one\n", "stop", f"<think>one\n</think>\n\n{BOX}"),
+        (False, BOX, None, "stop", BOX),
+        (False, BOX, "", "stop", BOX),
+        (False, None, BOX, "stop", BOX),  # a parser for models that think, a model that does not
+        (False, None, f"I see {BOX}", "length", f"<think>I see {BOX}"),
+        (False, None, None, "stop", ""),
+    ],
+)
+def test_what_a_reasoning_parser_took_out_is_put_back(
+    tmp_path, scenes, field, thinking, content, reasoning, finish, text
+):
+    scorer = make_task("counting", family="qwen3_vl", thinking=thinking)
+    with ChatDouble(lambda body, n: reasoned(body, content, finish, **{field: reasoning})) as double:
+        _, metrics = run(scorer, scenes[:2], double, tmp_path)
+    assert [result.completion.text for result in read_results(tmp_path)] == [text, text]
+    assert [result.completion.finish_reason for result in read_results(tmp_path)] == [finish, finish]
+    assert metrics["n_scored"] == 2
+    alone = [note for note in metrics["notes"] if "serve without --reasoning-parser" in note]
+    assert len(alone) == (text == reasoning == BOX)
+    if text == BOX or text.endswith(("</answer>", f"\n{BOX}")):
+        assert read_results(tmp_path)[0].record.pred_xyxy
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": [{"type": "text", "text": "[{"}, {"type": "text", "text": "}]"}]}, "[{}]"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+                      {"type": "text", "text": "b"}]}, "<think>a</think>b"),
+        ({"content": None, "refusal": "I cannot help with that."}, "I cannot help with that."),
+        ({"reasoning": None, "content": None, "tool_calls": []}, ""),
+    ],
+)  # fmt: skip
+def test_contents_of_other_forms(tmp_path, task, scenes, message, text):
+    def behave(body, n):
+        made = answer("", body)
+        made["choices"][0]["message"] = {"role": "assistant", **message}
+        return made
+
+    with ChatDouble(behave) as double:
+        run(task, scenes[:1], double, tmp_path)
+    assert [result.completion.text for result in read_results(tmp_path)] == [text]
+
+
+def test_answers_without_text_are_warned_of(tmp_path, task, scenes, capsys):
+    with ChatDouble(lambda body, n: answer("" if empty else "[]", body)) as double:
+        empty = True
+        _, metrics = run(task, scenes, double, tmp_path / "a")
+        err = capsys.readouterr().err
+        assert err.startswith("warning: the first 12 answers are empty (a server that keeps the text elsewhere")
+        assert err.count("\n") == 1
+        assert metrics["notes"][-1].startswith("every answer is empty (")
+        empty = False
+        _, metrics = run(task, scenes, double, tmp_path / "b")
+    assert capsys.readouterr().err == ""
+    assert not any("empty" in note for note in metrics["notes"])

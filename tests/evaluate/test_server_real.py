@@ -38,8 +38,11 @@ def test_same_answers_as_the_model_itself(served, tmp_path, tiny, scenes):
     assert metrics["n_scored"] == 4
     # it refuses fields that it does not know, and strips special tokens
     assert streamer.notes == [
-        "the server does not take skip_special_tokens, spaces_between_special_tokens: special tokens may be missing"
+        "the server does not take top_k, min_p, repetition_penalty: its own values apply, which it may have from the "
+        "model's generation_config.json",
+        "the server does not take skip_special_tokens, spaces_between_special_tokens: special tokens may be missing",
     ]
+    assert metrics["generation"]["decoding"]["frequency_penalty"] == 0.0  # of which it makes its repetition penalty, 1
     plain = TransformersGenerator(*tiny, task.family, max_new_tokens=8, batch_size=1)
     plain.options["suppress_tokens"] = None
     evaluate(task, scenes[:4], plain, tmp_path / "plain", model_name="m", progress=False, resamples=50)

@@ -139,6 +139,7 @@ def run_job(
 
     from perception_r1.evaluate.generate import TransformersGenerator
     from perception_r1.evaluate.run import evaluate
+    from perception_r1.models.identity import model_identity
     from perception_r1.models.load import load_model
     from perception_r1.train import run_folder, setup
     from perception_r1.train.grpo import train_grpo
@@ -178,6 +179,8 @@ def run_job(
         TransformersGenerator(model, processor, family, **recipe.eval.model_dump()),
         job.results,
         model_name=job.case,
+        identity=model_identity(model_path),
+        others="replace",
         progress=show_progress,
     )
     if stages:

@@ -36,7 +36,7 @@ def eval_command(
         Path | None, typer.Option("--images", help="Root of the image paths.", show_default="the folder of --data")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results.", show_default="runs/eval-TASK-MODEL")
+        Path | None, typer.Option("--out", "-o", help="Folder of the results.", show_default="runs/eval-TASK-RUN")
     ] = None,
     backend: Annotated[
         str, typer.Option("--backend", "-b", help="transformers, vllm, openai (a server), or replay (saved answers).")
@@ -118,11 +118,13 @@ def eval_command(
         task_of,
     )
     from perception_r1.errors import UserError
-    from perception_r1.evaluate.backends import BACKENDS, ServerSettings, open_backend
+    from perception_r1.evaluate.backends import BACKENDS, ServerSettings, backend_identity, open_backend
     from perception_r1.evaluate.benchmarks import load_benchmark
     from perception_r1.evaluate.checkpoints import checkpoint_for
+    from perception_r1.evaluate.folder import results_folder
     from perception_r1.evaluate.run import evaluate
     from perception_r1.evaluate.workers import started_workers
+    from perception_r1.models.identity import file_identity, model_label
 
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
@@ -156,7 +158,7 @@ def eval_command(
     scorer = task_of(task_name, family_of(like_family, settings, name, backend), settings, preset, prompt, thinking)
     own = own_limits(name, backend)
     min_pixels, max_pixels = limits_of(settings, checkpoint, scorer.family, own, min_pixels, max_pixels)
-    shown_name = Path(name).name if name and Path(name).exists() else name or Path(str(responses)).stem
+    shown_name = model_label(name) if name else Path(str(responses)).stem
     # Before the model is loaded, which may take minutes: bad data is said at once.
     parts: list[tuple[str | None, list[Sample], Path | None, list[str]]] = []
     if chosen:
@@ -168,14 +170,20 @@ def eval_command(
         parts.append((None, limited(samples_of(data, images, scorer, settings), limit, seed), annotations, []))
 
     generator: Any = None
-    if backend != "replay":
+    label = (benchmark or "").replace(",", "_") or (chosen[0].name if len(chosen) == 1 else task_name)
+    if backend == "replay":
+        folder = results_folder(out, label, shown_name, file_identity(Path(str(responses))), resume)
+    else:
         extra, arguments = json_object("--request", request), json_object("--engine", engine)
         server_settings = ServerSettings(server, concurrency, timeout, extra)
+        identity = backend_identity(backend, str(name), server_settings, arguments)
+        folder = results_folder(out, label, shown_name, identity, resume)
         generator = open_backend(
             backend, str(name), scorer.family, decoding, device=device, server=server_settings, engine=arguments
         )
-    label = (benchmark or "").replace(",", "_") or (chosen[0].name if len(chosen) == 1 else task_name)
-    folder = out or Path("runs") / f"eval-{label}-{shown_name.replace('/', '--')}"
+    workers.wait()  # nobody writes while another still looks for its folder
+    if folder.why and workers.is_first:
+        typer.echo(f"note: {folder.why}", err=True)
     results = []
     for part_name, rows, part_annotations, notes in parts:
         answers = generator
@@ -183,7 +191,7 @@ def eval_command(
             from perception_r1.evaluate.answers import read_answers
 
             answers = read_answers(Path(str(responses)), rows)
-        part_folder = folder / str(part_name) if len(parts) > 1 else folder
+        part_folder = folder.path / str(part_name) if len(parts) > 1 else folder.path
         resized = other_sizes(rows, scorer.family, (min_pixels, max_pixels), own)
         if resized is not None:
             notes = [*notes, resized]
@@ -194,7 +202,8 @@ def eval_command(
             rows,
             answers,
             part_folder,
-            model_name=str(shown_name),
+            model_name=shown_name,
+            identity=folder.identity,
             resume=resume,
             progress=not quiet,
             label=f"evaluating {part_name}" if part_name else "evaluating",
@@ -203,7 +212,7 @@ def eval_command(
             annotations=annotations or part_annotations,
             seed=seed,
             benchmark=part_name,
-            notes=[*notes, *getattr(answers, "notes", ())],
+            notes=notes,
             workers=workers,
         )
         if not workers.is_first:
@@ -217,7 +226,7 @@ def eval_command(
         typer.echo(json.dumps(results[0] if len(results) == 1 else results, ensure_ascii=False))
     else:
         paper = " --paper pr1" if chosen else ""
-        typer.echo(f"results: {folder}   next: pr1 report {folder}{paper}")
+        typer.echo(f"results: {folder.path}   next: pr1 report {folder.path}{paper}")
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.errors import UserError
+from perception_r1.models.identity import model_identity, served_identity
 
 if TYPE_CHECKING:
     from perception_r1.evaluate.generate import Generator, Streamer
@@ -35,6 +36,25 @@ class ServerSettings:
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
+def backend_identity(
+    backend: str, model: str, server: ServerSettings | None = None, engine: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Which weights a backend will answer with; nothing is loaded.
+
+    Raises:
+        UserError: no server named. ModelError: no such model.
+    """
+    if backend == "openai":
+        from perception_r1.openai_server.models import listed_model
+
+        url = _url(server)
+        return served_identity(url, model, listed_model(url, model))
+    from perception_r1.models.load import check_model_path
+
+    check_model_path(model)
+    return model_identity(model, revision=(engine or {}).get("revision"))
+
+
 def open_backend(
     backend: str,
     model: str,
@@ -61,9 +81,9 @@ def open_backend(
         from perception_r1.evaluate.server import ServerStreamer
         from perception_r1.openai_server import ChatServer
 
-        if server is None or server.url is None:
-            raise UserError("--backend openai needs the server's address: --server http://HOST:PORT/v1")
-        chat = ChatServer(server.url, model, concurrency=server.concurrency, timeout_s=server.timeout_s)
+        url = _url(server)
+        assert server is not None
+        chat = ChatServer(url, model, concurrency=server.concurrency, timeout_s=server.timeout_s)
         return ServerStreamer(chat, family, **common, extra=server.request)
     from perception_r1.models.load import check_model_path
 
@@ -74,6 +94,7 @@ def open_backend(
 
         return VllmStreamer(model, load_processor(model), family, **common, engine=engine)
     import torch
+    import transformers
 
     from perception_r1.evaluate.generate import TransformersGenerator
     from perception_r1.models.load import load_model
@@ -84,5 +105,12 @@ def open_backend(
         import os
 
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    transformers.utils.logging.disable_progress_bar()  # ours shows what takes long
     loaded, processor = load_model(model, device=device)
     return TransformersGenerator(loaded, processor, family, **common, batch_size=decoding.batch_size, share=True)
+
+
+def _url(server: ServerSettings | None) -> str:
+    if server is None or server.url is None:
+        raise UserError("--backend openai needs the server's address: --server http://HOST:PORT/v1")
+    return server.url

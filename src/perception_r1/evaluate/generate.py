@@ -103,7 +103,7 @@ class TransformersGenerator:
             "suppress_tokens": known_ids(self.tokenizer, family.image_tokens) or None,
             "eos_token_id": self.end_ids,
             "pad_token_id": self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0],
-            # Sampling settings saved with a model mean nothing here, and generate() warns of them.
+            # Those of sampling mean nothing here, and generate() warns of their defaults.
             "temperature": None,
             "top_p": None,
             "top_k": None,
@@ -113,7 +113,14 @@ class TransformersGenerator:
             "max_new_tokens": max_new_tokens,
             "repetition_penalty": repetition_penalty,
             **({"logprobs": True} if logprobs else {}),
+            "decoding": self.decoding,
         }
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What ``generate`` is asked for; nothing comes from the model's own ``generation_config.json``."""
+        names = ("do_sample", "num_beams", "max_new_tokens", "repetition_penalty", "temperature", "top_p", "top_k")
+        return {name: self.options[name] for name in names if self.options[name] is not None}
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]:
         """One completion a sample, in order."""
@@ -145,7 +152,7 @@ class TransformersGenerator:
         ).to(self.model.device)
         self._check_sizes(batch, flat)
         watch = _Watch()
-        with torch.inference_mode(), _eval_mode(self.model):
+        with torch.inference_mode(), _eval_mode(self.model), _own_settings_off(self.model):
             extra = {"logits_processor": [watch]} if self.logprobs else {}
             ids = self.model.generate(**batch, **self.options, **extra)
         answers = ids[:, batch["input_ids"].shape[1] :]
@@ -245,6 +252,19 @@ def _end_ids(model: Any, tokenizer: Any, family: Family) -> list[int]:
     if not unique:
         raise ModelError("the tokenizer has no end token, so no answer would ever end")
     return unique
+
+
+@contextmanager
+def _own_settings_off(model: Any) -> Iterator[None]:
+    """Without the model's generation_config.json, from which ``generate`` fills in whatever is not named to it."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @contextmanager

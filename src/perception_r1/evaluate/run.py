@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import prepare
-from perception_r1.errors import DataError, UserError
+from perception_r1.errors import DataError
+from perception_r1.evaluate.empty import EmptyAnswers, empty_note
+from perception_r1.evaluate.folder import Others, answered_settings, merge_shares, open_folder, share_name
 from perception_r1.evaluate.generate import Generator, NoAnswer, Streamer
 from perception_r1.evaluate.metrics import Scored, keep_scored, summarise
 from perception_r1.evaluate.results import (
     METRICS,
     SAMPLES,
-    SETTINGS,
     json_line,
     read_json_file,
     read_lines,
@@ -52,7 +52,9 @@ def evaluate(
     out_dir: str | Path,
     *,
     model_name: str,
+    identity: Mapping[str, Any] | None = None,
     resume: bool = True,
+    others: Others = "refuse",
     progress: bool = True,
     label: str = "evaluating",
     min_pixels: int | None = None,
@@ -72,7 +74,9 @@ def evaluate(
         answers: a generator, a streamer, or saved completions by sample id.
         out_dir: results; made if need be.
         model_name: how the results name the model.
+        identity: which weights it has (``models.identity``); answers of others are never reused.
         resume: go on with answers already there (batches are always the same, so the result is, too).
+        others: what to do where ``out_dir`` holds answers of another evaluation: "refuse", or "replace" them.
         progress: whether to show it on standard error.
         label: what the progress says.
         min_pixels, max_pixels: of the image as the model sees it, instead of the family's.
@@ -84,8 +88,9 @@ def evaluate(
 
     Returns:
         What ``metrics.json`` holds: ``{task, model, n, n_scored, unparsable, primary, metrics: {name: {value, low,
-        high, n}}, notes, seconds}``. ``seconds`` is the time that answering took, without sittings that were
-        killed. Processes other than the first get an empty dictionary.
+        high, n}}, notes, generation, seconds}``; ``generation`` is what the backend was asked for and has to say.
+        ``seconds`` is the time that answering took, without sittings that were killed. Processes other than the first
+        get an empty dictionary.
 
     Raises:
         DataError: no samples, two with one id, an image that is missing, or a saved answer that is.
@@ -96,17 +101,18 @@ def evaluate(
     saved = isinstance(answers, Mapping)
     samples = [_prepared(sample, task, saved=saved) for sample in _unique(samples)]
     _refuse_missing(samples, answers)
-    settings = _settings(task, samples, answers, model_name)
+    settings = answered_settings(task, samples, answers, model_name, identity)
     if workers.is_first:
-        _open(out_dir, settings, samples, resume)
+        open_folder(out_dir, settings, samples, resume, others)
     workers.wait()
-    earlier = (read_json_file(out_dir / METRICS) or {}).get("seconds", 0.0) if resume else 0.0
+    earlier = (read_json_file(out_dir / METRICS) or {}) if resume else {}
     by_id = {sample.id: sample for sample in samples}
     found = _answered(out_dir / SAMPLES, task, by_id)
     before = len(found)
     workers.wait()  # nobody writes while another still reads
     start = time.monotonic()
-    share = SAMPLES if workers.count == 1 else _share(workers.index)
+    share = SAMPLES if workers.count == 1 else share_name(workers.index)
+    empty = EmptyAnswers(len(samples) - before, warn=workers.is_first)
     with (
         show_progress(
             label, len(samples), done=before, unit="samples", enabled=progress and workers.is_first
@@ -116,6 +122,8 @@ def evaluate(
         for sample, completion in _ask(task, samples, answers, set(found), workers):
             answered = _scored(task, sample, completion)
             found[sample.id] = answered
+            if answered.why is None:
+                empty.see(completion.text if isinstance(completion, Completion) else "")
             stream.write(json_line(_row(sample, answered)))
             stream.flush()  # what a kill leaves is whole lines and at most one part
             advance(workers.count)
@@ -123,7 +131,7 @@ def evaluate(
     if not workers.is_first:
         return {}
     if workers.count > 1:
-        _merge(out_dir)
+        merge_shares(out_dir)
         found = _answered(out_dir / SAMPLES, task, by_id, failed=True)
     seconds = time.monotonic() - start if before < len(samples) else 0.0
     # Answers came longest first; the file that stays is in the order of the data.
@@ -139,9 +147,13 @@ def evaluate(
             seed=seed,
             box_scores={key: answered.scores for key, answered in found.items() if answered.scores is not None},
         ),
-        "seconds": round(earlier + seconds, 3),
+        "generation": _generation(answers, earlier if before == len(samples) else {}),
+        "seconds": round(earlier.get("seconds", 0.0) + seconds, 3),
     }
-    metrics["notes"] += notes
+    if identity:
+        metrics["identity"] = dict(identity)
+    n_empty = sum(answered.why is None and not answered.completion.text.strip() for answered in found.values())
+    metrics["notes"] += [*notes, *metrics["generation"]["notes"], *empty_note(n_empty, len(samples))]
     write_json_file(out_dir / METRICS, metrics)
     return metrics
 
@@ -257,64 +269,13 @@ def _answered(file: Path, task: Task, by_id: Mapping[str, Sample], *, failed: bo
     return found
 
 
-def _share(index: int) -> str:
-    """The file that one of several processes writes."""
-    return f"samples.{index}.jsonl"
-
-
-def _shares(out_dir: Path) -> list[Path]:
-    """Those files; another of the user's beside them (samples.before.jsonl) is none."""
-    return [path for path in out_dir.glob("samples.*.jsonl") if path.name.split(".")[1].isdigit()]
-
-
-def _merge(out_dir: Path) -> None:
-    """All processes' files into ``samples.jsonl``."""
-    shares = sorted(_shares(out_dir))
-    rows = [row for path in (out_dir / SAMPLES, *shares) if path.is_file() for row in read_lines(path)]
-    write_lines(out_dir / SAMPLES, rows)
-    for path in shares:
-        path.unlink()
-
-
-def _open(out_dir: Path, settings: dict[str, Any], samples: Sequence[Sample], resume: bool) -> None:
-    """Makes the folder ready; refuses one of another evaluation."""
-    file = out_dir / SAMPLES
-    if not resume:
-        for path in (file, *_shares(out_dir)):
-            path.unlink(missing_ok=True)
-    elif out_dir.is_dir():
-        _merge(out_dir)  # what processes of a killed evaluation left
-    before = read_json_file(out_dir / SETTINGS)
-    rows = read_lines(file) if file.is_file() else []
-    if rows and before is not None and before != settings:
-        changed = ", ".join(key for key in settings if before.get(key) != settings[key])
-        raise UserError(
-            f"{out_dir}: holds the results of another evaluation (differs in: {changed}); choose another --out, or "
-            "--no-resume to replace them"
-        )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_json_file(out_dir / SETTINGS, settings)
-    known = {sample.id for sample in samples}
-    # Without the half line that a kill may have left, and without those to be asked again.
-    write_lines(file, (row for row in rows if row.get("id") in known and "no_answer" not in row))
-
-
-def _settings(task: Task, samples: Sequence[Sample], answers: Answers, model_name: str) -> dict[str, Any]:
-    """What the results depend on."""
-    # The categories are asked for (detection); where there are none, nothing changes in what earlier versions wrote.
-    asked = [(s.id, s.question, s.target, s.model_size, *([s.categories] if s.categories else ())) for s in samples]
-    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
-    return {
-        "task": task.name,
-        "model": model_name,
-        "family": task.family.name,
-        "preset": task.reward.preset,
-        "thinking": task.thinking,
-        "prompt": task.prompt_preset,
-        "n": len(samples),
-        "data": digest[:16],
-        **({"backend": "replay"} if isinstance(answers, Mapping) else dict(answers.settings)),
-    }
+def _generation(answers: Answers, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What the backend was asked for and its notes; those of the earlier sitting where it was not asked again."""
+    if known := earlier.get("generation"):
+        return dict(known)
+    settings = {} if isinstance(answers, Mapping) else answers.settings
+    asked = getattr(answers, "decoding", settings.get("decoding"))
+    return {**({"decoding": dict(asked)} if asked else {}), "notes": list(getattr(answers, "notes", ()))}
 
 
 def _prepared(sample: Sample, task: Task, *, saved: bool) -> Sample:

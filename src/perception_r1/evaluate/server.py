@@ -1,7 +1,8 @@
 """Answers from any OpenAI-compatible server, many at a time, in the order in which they come.
 
-The server gets each picture at the very size that the model is to see (a PNG in the request), greedy decoding, and,
-where it knows of them, our further settings (special tokens kept, repetition penalty). Before the first question it is
+The server gets each picture at the very size that the model is to see (a PNG in the request) and is asked for greedy
+decoding in full, since it would fill in the rest from the model's ``generation_config.json``; special tokens are kept
+where it knows how. What a reasoning parser took out of a text is put back. Before the first question it is
 asked one twice, with and without its picture: a server that drops images answers fluently all the same, and the number
 of prompt tokens is what gives it away.
 """
@@ -16,7 +17,8 @@ from perception_r1.data.images import model_image
 from perception_r1.errors import UserError
 from perception_r1.evaluate.generate import NoAnswer
 from perception_r1.evaluate.tokens import TokenCompletion, token_ends
-from perception_r1.openai_server import ChatError, ChatServer, Reply, image_part
+from perception_r1.openai_server import PLAIN_DECODING, ChatError, ChatServer, Reply, image_part
+from perception_r1.openai_server.optional import OptionalFields
 from perception_r1.types import Completion, Prompt, Sample
 
 if TYPE_CHECKING:
@@ -49,18 +51,40 @@ class ServerStreamer:
         self.body: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_new_tokens}
         if logprobs:
             self.body["logprobs"] = True
-        self.own = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
-        self.penalty = {"repetition_penalty": repetition_penalty} if repetition_penalty != 1 else {}
-        self.extra = dict(extra or {})
-        self.notes: list[str] = []
+        self.penalised = repetition_penalty != 1
+        if self.penalised:
+            self.body["repetition_penalty"] = repetition_penalty
+        self.body |= extra or {}
+        server.optional = OptionalFields(
+            {**PLAIN_DECODING, "seed": 0, "skip_special_tokens": False, "spaces_between_special_tokens": False}
+        )
+        self.looked: list[str] = []
+        self.n_all_reasoning = 0
         self.settings = {
             "backend": "openai",
             "server_model": server.model,
             "max_new_tokens": max_new_tokens,
             "repetition_penalty": repetition_penalty,
             **({"logprobs": True} if logprobs else {}),
-            **({"request": self.extra} if self.extra else {}),
+            "decoding": self.decoding,
         }
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The fields of each request, without those that the server refused."""
+        fields = {**self.server.optional.fields, **self.body}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know of the server."""
+        found = [*self.server.optional.notes, *self.looked]
+        if self.n_all_reasoning:
+            found.append(
+                f"{self.n_all_reasoning} answers came as reasoning alone: the server's reasoning parser took the "
+                "answer for thoughts, and it was read as the answer (serve without --reasoning-parser)"
+            )
+        return found
 
     def stream(
         self, samples: Sequence[Sample], prompts: Sequence[Prompt]
@@ -82,49 +106,44 @@ class ServerStreamer:
                     raise reply
                 yield index, NoAnswer(str(reply))
             else:
-                yield index, self._completion(reply)
+                yield index, self._completion(reply, prompts[index])
 
     def _request(self, sample: Sample, prompt: Prompt, *, with_image: bool = True) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt.user}]
         if prompt.has_image and with_image:
             content.insert(0, image_part(model_image(sample)))
         head = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-        fields = {**self.own, **self.penalty, **self.extra}
-        messages = [*head, {"role": "user", "content": content}]
-        return {"messages": messages, **self.body, **fields}
+        return {"messages": [*head, {"role": "user", "content": content}], **self.body}
 
-    def _completion(self, reply: Reply) -> Completion:
-        text = reply.text
+    def _completion(self, reply: Reply, prompt: Prompt) -> Completion:
+        thinking = "<think>" in f"{prompt.system}{prompt.user}"
+        whole = text = reply.whole(thinking=thinking)
+        self.n_all_reasoning += reply.is_all_reasoning and text == reply.reasoning
         for token in self.family.end_tokens:
             text = text.removesuffix(token)
-        ends = None if reply.tokens is None else token_ends(reply.tokens, reply.text)
+        ends = None if reply.tokens is None else token_ends(reply.tokens, whole)
         if ends is None or reply.token_logprobs is None:
             return Completion(text, reply.finish_reason)
         return TokenCompletion(text, reply.finish_reason, reply.token_logprobs, ends)
 
     def _look(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> None:
-        """One question with and without its picture; which of our fields the server takes."""
+        """One question with and without its picture."""
+        self.looked = []
         chosen = next((i for i, prompt in enumerate(prompts) if prompt.has_image), None)
         if chosen is None:
             return
         sample, prompt = samples[chosen], prompts[chosen]
         ask = partial(self._request, sample, prompt)
         seen = self._one(ask())
-        if isinstance(seen, ChatError) and seen.kind == "refused" and seen.status in (400, 422) and self.own:
-            fields, self.own = self.own, {}
-            again = self._one(ask())
-            if isinstance(again, ChatError) and self.penalty:
+        if isinstance(seen, ChatError):
+            if seen.status in (400, 422) and self.penalised:
                 raise UserError(
                     f"{seen} (does it take repetition_penalty? Without it, name another with --repetition-penalty 1)"
                 )
-            seen = again
-            if isinstance(seen, Reply):
-                self.notes.append(f"the server does not take {', '.join(fields)}: special tokens may be missing")
-        if isinstance(seen, ChatError):
             raise seen
         blind = self._one(ask(with_image=False))
         if isinstance(blind, ChatError) or None in (seen.prompt_tokens, blind.prompt_tokens):
-            self.notes.append("the server does not count prompt tokens: whether it sees images was not checked")
+            self.looked.append("the server does not count prompt tokens: whether it sees images was not checked")
             return
         used = seen.prompt_tokens - blind.prompt_tokens  # type: ignore[operator]
         if used <= 0:
@@ -144,8 +163,9 @@ class ServerStreamer:
                     f"{self.server.base_url}: {message}, and coordinates in pixels of the resized image would be "
                     "misread (raise its max_pixels, or lower --max-pixels here)"
                 )
-            self.notes.append(message)
+            self.looked.append(message)
 
     def _one(self, request: dict[str, Any]) -> Reply | ChatError:
-        ((_, reply),) = self.server.stream([(0, {**request, "max_tokens": 1})])
+        limit = "max_completion_tokens" if request.get("max_completion_tokens") else "max_tokens"
+        ((_, reply),) = self.server.stream([(0, {**request, limit: 1})])
         return reply

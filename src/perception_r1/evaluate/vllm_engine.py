@@ -17,6 +17,12 @@ from perception_r1.types import Completion, FinishReason, Prompt, Sample
 if TYPE_CHECKING:
     from perception_r1.families import Family
 
+# Arguments of the engine that say how fast it answers, not what.
+_ONLY_SPEED = frozenset({
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "gpu_memory_utilization", "enforce_eager",
+    "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill", "swap_space",
+    "cpu_offload_gb", "disable_log_stats", "distributed_executor_backend", "mm_processor_cache_gb", "async_scheduling",
+})  # fmt: skip
 _CHUNK = 256  # samples handed over at once: enough to keep the engine full, few enough to lose little when killed
 
 
@@ -58,10 +64,18 @@ class VllmStreamer:
         banned = known_ids(self.tokenizer, family.image_tokens)
         ends = [self.tokenizer.eos_token_id, *known_ids(self.tokenizer, family.end_tokens)]
         self.ends = set(ends)
+        # An engine in this process takes of the model's generation_config.json its end tokens only; named all the same.
+        self.decoding: dict[str, Any] = {
+            "temperature": 0.0,
+            "max_tokens": max_new_tokens,
+            "top_p": 1.0,
+            "min_p": 0.0,
+            "repetition_penalty": repetition_penalty,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+        }
         self.params = SamplingParams(
-            temperature=0.0,
-            max_tokens=max_new_tokens,
-            repetition_penalty=repetition_penalty,
+            **self.decoding,
             skip_special_tokens=False,
             spaces_between_special_tokens=False,
             stop_token_ids=list(dict.fromkeys(token for token in ends if token is not None)),
@@ -77,6 +91,8 @@ class VllmStreamer:
             "max_new_tokens": max_new_tokens,
             "repetition_penalty": repetition_penalty,
             **({"logprobs": True} if logprobs else {}),
+            "decoding": self.decoding,
+            **({"engine": changing} if (changing := _changes_answers(engine or {})) else {}),
         }
 
     def stream(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Completion]]:
@@ -108,3 +124,8 @@ class VllmStreamer:
         ids = [token for token, _ in pairs]
         ends = decoded_ends(self.tokenizer, ids, text)
         return TokenCompletion(text, reason, tuple(float(value) for _, value in pairs), ends)
+
+
+def _changes_answers(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that an answer may depend on (quantization, dtype, revision, …)."""
+    return {name: value for name, value in engine.items() if name not in _ONLY_SPEED}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from perception_r1.openai_server.client import ChatServer
 from perception_r1.openai_server.messages import ChatError, Reply, image_part
+from perception_r1.openai_server.optional import PLAIN_DECODING
 from perception_r1.openai_server.retry import Retry
 
-__all__ = ["ChatError", "ChatServer", "Reply", "Retry", "image_part"]
+__all__ = ["PLAIN_DECODING", "ChatError", "ChatServer", "Reply", "Retry", "image_part"]

@@ -8,11 +8,12 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perception_r1.errors import UserError
 from perception_r1.openai_server.messages import Body, ChatError, Messages, Reply
+from perception_r1.openai_server.optional import OptionalFields
 from perception_r1.openai_server.retry import Breaker, Retry
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class ChatServer:
         concurrency: requests under way at a time (per event loop).
         timeout_s: from sending a request to the last byte of its answer; `Retry.patience` says when it is longer.
         retry: when to try again.
+        optional: fields of every request that the server may refuse: it is then asked without them, and
+            ``optional.notes`` says so. A request's own fields win.
 
     Example:
         >>> server = ChatServer("http://127.0.0.1:8000/v1", "my-vlm", concurrency=32)
@@ -49,6 +52,7 @@ class ChatServer:
         concurrency: int = 16,
         timeout_s: float = 120.0,
         retry: Retry | None = None,
+        optional: Mapping[str, Any] | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise UserError(f"{base_url}: is no address of a server (expected http://HOST:PORT/v1)")
@@ -56,6 +60,7 @@ class ChatServer:
             raise UserError(f"concurrency {concurrency}: expected at least 1")
         self.base_url, self.model = base_url.rstrip("/"), model
         self.concurrency, self.timeout_s, self.retry = concurrency, timeout_s, retry or Retry()
+        self.optional = OptionalFields(optional)
         self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
         self._breaker = Breaker(self.retry)
         self._by_loop: weakref.WeakKeyDictionary[Any, tuple[Transport, asyncio.Semaphore]] = weakref.WeakKeyDictionary()
@@ -174,6 +179,23 @@ class ChatServer:
         return found
 
     async def _tried(self, transport: Transport, body: Body) -> Reply:
+        """One answer, without the optional fields that the server refuses; a field that is None is not sent."""
+        sent = {name: value for name, value in self.optional.fields.items() if name not in body}
+        own = {name: value for name, value in body.items() if value is not None}
+        while True:
+            try:
+                reply = await self._repeated(transport, {**sent, **own})
+            except ChatError as error:
+                fewer = self.optional.fewer(sent, error)
+                if fewer is None:
+                    raise
+                sent = fewer
+            else:
+                kept = {n: v for n, v in self.optional.fields.items() if n in sent or n in body}
+                self.optional.took(kept)
+                return reply
+
+    async def _repeated(self, transport: Transport, body: Body) -> Reply:
         attempt, limit_s = 0, self.timeout_s
         while True:
             is_probe = await self._breaker.enter(self.base_url)

@@ -69,6 +69,7 @@ def run_demo(
     from perception_r1.evaluate.generate import TransformersGenerator
     from perception_r1.evaluate.results import read_results
     from perception_r1.evaluate.run import evaluate
+    from perception_r1.models.identity import model_identity
     from perception_r1.models.load import load_model
     from perception_r1.train import run_folder, setup
     from perception_r1.train.grpo import train_grpo
@@ -92,8 +93,17 @@ def run_demo(
     def tell(stage: str, folder: Path) -> None:
         model, processor = load_model(folder, dtype="float32")
         answers = TransformersGenerator(model, processor, family, **recipe.eval.model_dump())
-        evaluate(task, held_out, answers, out / "eval" / stage, model_name=stage, progress=show_progress,
-                 label=f"evaluating {stage}")  # fmt: skip
+        evaluate(
+            task,
+            held_out,
+            answers,
+            out / "eval" / stage,
+            model_name=stage,
+            identity=model_identity(folder),
+            others="replace",
+            progress=show_progress,
+            label=f"evaluating {stage}",
+        )
         records[stage] = {row.sample.id: row.record for row in read_results(out / "eval" / stage)}
         figures = figures_of(list(records[stage].values()))
         say(f"  {stage:<9} " + "   ".join(f"{name} {value:.3f}" for name, value in figures.items()))
