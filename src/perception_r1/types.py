@@ -71,6 +71,7 @@ class Sample:
     ``image_size`` is the original image's size after EXIF rotation; ``model_size`` the size the model sees (the image
     resized to its grid), None until known. ``image`` is a path, opened late. ``categories`` are the labels that may be
     asked for (detection). ``response`` is a whole answer to imitate (SFT on chains of thought), where there is one.
+    ``origin`` is the file and line (or record) that the sample was read from, for messages.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Sample:
     model_size: Size | None = None
     categories: tuple[str, ...] = ()
     response: str = ""
+    origin: tuple[str, int] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

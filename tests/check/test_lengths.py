@@ -82,11 +82,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_with_a_model_the_count_is_the_processors(tiny: Path, tmp_path: Path) -> None:
     """Equal to what the model's own processor makes of prompt and pixels."""
     from PIL import Image
+    from transformers import AutoConfig
 
     from perception_r1.models.processors import load_processor
 
     row = page("reads this", (112, 84))
-    counter = TokenCounter.of_model(tiny)
+    counter = TokenCounter.of_processor(load_processor(str(tiny)), AutoConfig.from_pretrained(tiny))
     report = check_lengths(TASK, [row], counter)
     assert report is not None and report.exact and report.context == counter.context
     processor = load_processor(str(tiny))
@@ -98,3 +99,21 @@ def test_with_a_model_the_count_is_the_processors(tiny: Path, tmp_path: Path) ->
     encoded = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
     assert report.prompt_tokens == len(encoded["input_ids"][0])
     assert report.answer_tokens == len(processor.tokenizer("reads this")["input_ids"])
+
+
+@pytest.mark.parametrize("size", [(112, 112), (448, 224), (1000, 300), (20, 20)])
+def test_tiles_are_counted_as_the_processor_cuts_them(size: tuple[int, int]) -> None:
+    pytest.importorskip("transformers")
+    from PIL import Image
+
+    from perception_r1.models.tiny import build_processor
+
+    task = make_task("ocr", family="internvl")
+    processor = build_processor("internvl")
+    processor.image_processor.crop_to_patches = True
+    row = prepare(Sample("a", "ocr", "", TextTarget("b"), image_size=size), "internvl")
+    counter = TokenCounter.of_processor(processor)
+    text = processor.apply_chat_template(task.prompt(row).messages(), add_generation_prompt=True, tokenize=False)
+    image = Image.new("RGB", row.model_size or (0, 0))
+    ids = processor(text=[text], images=[image], return_tensors="pt")["input_ids"][0].tolist()
+    assert counter.prompt(task.prompt(row)) + image_tokens(row, task.family, counter) == len(ids)

@@ -231,3 +231,52 @@ def test_real_coco_passes(shared_data: Path) -> None:
         assert report["ok"], report["findings"]
         assert report["gold"]["n"] >= 15
         assert report["shared"] == []
+
+
+def test_a_picture_that_is_cut_off_is_a_row_error(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, GOOD, {**GOOD, "image": "cut.jpg"}, {**GOOD, "image": "empty.jpg"}, GOOD)
+    Image.effect_noise((640, 480), 90).convert("RGB").save(tmp_path / "cut.jpg")
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    result = run(rows, "-f", "qwen3_vl")
+    assert result.exit_code == 1
+    assert "rows: 2 good, 2 bad" in result.stdout
+    assert f"rows.jsonl:2: field 'image': \"{tmp_path}/cut.jpg\": the image cannot be decoded: " in result.stdout
+    assert "rows.jsonl:3: field 'image': " in result.stdout
+    assert "is not an image that Pillow can read" in result.stdout
+    quick = run(rows, "-f", "qwen3_vl", "--quick")
+    assert "rows: 3 good, 1 bad" in quick.stdout
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    from perception_r1.models.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny, processor = build_tiny("qwen3_vl")
+    tiny.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_the_recipes_own_tokenizer_and_template_are_used(recipe: Path, model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    result = run(recipe, "--set", f"model={model}")
+    assert result.exit_code == 0, result.output
+    assert f"✓ tokenizer and chat template of {model}" in result.stdout
+    assert "an estimate" not in result.stdout
+    assert "context 8,192" in result.stdout
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    template = (broken / "chat_template.jinja").read_text()
+    (broken / "chat_template.jinja").write_text(template.replace("{% if add_generation_prompt %}", "{% if 0 %}"))
+    result = run(recipe, "--set", f"model={broken}")
+    assert result.exit_code == 1
+    assert "the chat template writes no generation prompt" in result.stdout
+    result = run(recipe, "--set", f"model={tmp_path / 'gone'}")  # its data are checked all the same
+    assert result.exit_code == 1
+    assert "gone: no such model folder" in result.stdout
+    assert "rows: 12 good, 0 bad" in result.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Part = Literal["rows", "gold", "hacks", "lengths", "frame", "overlap"]
+Part = Literal["rows", "gold", "hacks", "tokenizer", "lengths", "frame", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from perception_r1.check.pictures import row_error
 from perception_r1.check.run import Limits
 from perception_r1.config import Recipe, Source, load_recipe, source_names
 from perception_r1.data.images import prepare
@@ -154,7 +155,7 @@ def _prepared(samples: Sequence[Sample], inputs: Inputs) -> list[Sample]:
         try:
             found.append(prepare(sample, inputs.task.family))
         except DataError as error:
-            inputs.bad.append(DataError(f"row {sample.id!r}: {error}"))
+            inputs.bad.append(row_error(sample, f"row {sample.id!r}: {error}"))
     return found
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 from perception_r1.check.findings import Finding, several
-from perception_r1.errors import ModelError
 from perception_r1.families import Family
+from perception_r1.models.limits import limits_of
 from perception_r1.tasks import Task
-from perception_r1.types import Prompt, Sample
+from perception_r1.types import Prompt, Sample, Size
 
 CANDIDATES = 64
 """How many of the longest rows by the estimate are counted with the tokenizer."""
@@ -32,12 +32,14 @@ class TokenCounter:
         text: tokens of an answer.
         prompt: tokens of a prompt with its chat template, without those of the image.
         context: tokens that the model can read, None when unknown.
+        image: tokens of an image of (width, height), for a processor that cuts it into tiles; None: one a grid cell.
     """
 
     text: Callable[[str], int]
     prompt: Callable[[Prompt], int]
     exact: bool
     context: int | None = None
+    image: Callable[[Size], int | None] | None = None
 
     @classmethod
     def estimate(cls) -> TokenCounter:
@@ -49,21 +51,8 @@ class TokenCounter:
         )
 
     @classmethod
-    def of_model(cls, folder: str | Path) -> TokenCounter:
-        """With the tokenizer, chat template and context length of a model's folder.
-
-        Raises:
-            ModelError: there is no processor in it.
-        """
-        from transformers import AutoConfig
-
-        from perception_r1.models.processors import load_processor
-
-        processor: Any = load_processor(str(folder))
-        try:
-            config = AutoConfig.from_pretrained(str(folder)).get_text_config()
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: config.json cannot be read ({str(error).splitlines()[0]})") from None
+    def of_processor(cls, processor: Any, config: Any = None) -> TokenCounter:
+        """With the tokenizer and chat template of a model's processor, and the context length of its configuration."""
         tokenizer = processor.tokenizer
 
         def prompt(prompt: Prompt) -> int:
@@ -75,7 +64,8 @@ class TokenCounter:
             text=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
             prompt=prompt,
             exact=True,
-            context=getattr(config, "max_position_embeddings", None),
+            context=None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None),
+            image=lru_cache(4096)(partial(_tile_tokens, processor)) if limits_of(processor) is None else None,
         )
 
 
@@ -108,10 +98,12 @@ def estimate_tokens(text: str) -> int:
     return total
 
 
-def image_tokens(sample: Sample, family: Family) -> int:
-    """Tokens of the sample's image: one a cell of the family's grid."""
+def image_tokens(sample: Sample, family: Family, counter: TokenCounter | None = None) -> int:
+    """Tokens of the sample's image: as the processor counts tiles, else one a cell of the family's grid."""
     if sample.model_size is None:
         return 0
+    if counter is not None and counter.image is not None and (tokens := counter.image(sample.model_size)) is not None:
+        return tokens
     return (sample.model_size[0] // family.grid) * (sample.model_size[1] // family.grid)
 
 
@@ -139,7 +131,7 @@ def check_lengths(
     limits = [limit for limit in (counter.context, max_context) if limit is not None]
     context = min(limits) if limits else None
     rough = TokenCounter.estimate()
-    images = [image_tokens(sample, task.family) for sample in samples]
+    images = [image_tokens(sample, task.family, counter) for sample in samples]
     prompts = [rough.prompt(task.prompt(sample)) for sample in samples]
     answers = [rough.text(task.gold(sample)) for sample in samples]
     if counter.exact:
@@ -196,6 +188,14 @@ def check_lengths(
         context=context,
         findings=tuple(findings),
     )
+
+
+def _tile_tokens(processor: Any, size: Size) -> int | None:
+    """Tokens that the processor makes of an image; None where it does not say."""
+    count = getattr(processor, "_get_num_multimodal_tokens", None)  # what vLLM asks, too
+    if count is None:
+        return None
+    return int(count(image_sizes=[(size[1], size[0])])["num_image_tokens"][0])
 
 
 def _largest(values: Sequence[int]) -> list[int]:

@@ -68,6 +68,7 @@ def run_checks(
     *,
     bad: Sequence[DataError] = (),
     counter: TokenCounter | None = None,
+    tokenizer: Sequence[Finding] = (),
     limits: Limits | None = None,
     answers: Sequence[Answer] | None = None,
     against: Sequence[Sample] | None = None,
@@ -82,6 +83,7 @@ def run_checks(
         samples: the good rows, prepared (image size and model size known).
         bad: what was wrong with the others.
         counter: counts tokens; default an estimate.
+        tokenizer: what is wrong with the model's tokenizer and template (see ``check_tokenizer``).
         limits: token limits.
         answers: real answers of a model, for the coordinate frame.
         against: an evaluation set, for shared images.
@@ -108,6 +110,7 @@ def run_checks(
         findings.append(Finding("rows", NO_ROW))
     findings += gold.findings
     findings += hack_findings
+    findings += tokenizer
     findings += lengths.findings if lengths else ()
     findings += frame.findings if frame else ()
     if shared:

@@ -39,8 +39,13 @@ def check(
         str | None, typer.Option("--split", help="Of data: which part, where the format has parts.")
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", help="Model folder, to count tokens exactly.", show_default="the recipe's"),
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder or hub id: its tokenizer and chat template are checked and count tokens.",
+            show_default="the recipe's, if it is here",
+        ),
     ] = None,
     responses: Annotated[
         Path | None, typer.Option("--responses", help="Real answers (JSON lines: response, and id or target).")
@@ -53,6 +58,12 @@ def check(
             show_default="the recipe's, as a warning",
         ),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read the headers of pictures only, instead of decoding each.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, help="That decode pictures.", show_default="one a core")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="That many rows, drawn at random.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of --limit and of the rows that hacks are tried on.")] = 0,
     overrides: Annotated[
@@ -63,14 +74,16 @@ def check(
 ) -> int:
     """Check a recipe or data before training.
 
-    Names every bad row; writes each right answer in the model's own form, reads it back and scores it; tries known
-    hacks on the reward; verifies that the longest prompt fits with its image. Exit code 1 when something is wrong.
+    Names every bad row, those whose picture does not decode included; writes each right answer in the model's own form,
+    reads it back and scores it; tries known hacks on the reward; renders a prompt with the model's own chat template;
+    verifies that the longest fits with its image. Exit code 1 when something is wrong.
     """
     import random
 
     from perception_r1.check.frames import read_answers
     from perception_r1.check.inputs import RECIPES, evaluation_rows, of_data, of_recipe
-    from perception_r1.check.lengths import TokenCounter
+    from perception_r1.check.model import model_of
+    from perception_r1.check.pictures import decoded
     from perception_r1.check.run import run_checks
     from perception_r1.progress import progress
 
@@ -93,13 +106,18 @@ def check(
     if limit is not None and limit < len(samples):
         samples = random.Random(seed).sample(samples, limit)
     own = inputs.evaluation if against is None and inputs.evaluation and samples is not inputs.evaluation else None
-    folder = model or (Path(inputs.model) if inputs.model and Path(inputs.model).is_dir() else None)
+    if not quick:
+        samples = decoded(samples, inputs.bad, processes, quiet)
+        if own is not None:
+            own = decoded(own, inputs.bad, processes, quiet)
+    used = model_of(model, inputs, samples)
     with progress("checking", len(samples), enabled=not quiet) as advance:
         report = run_checks(
             inputs.task,
             samples,
             bad=inputs.bad,
-            counter=TokenCounter.estimate() if folder is None else TokenCounter.of_model(folder),
+            counter=used.counter,
+            tokenizer=used.findings,
             limits=inputs.limits,
             answers=answers,
             against=own if against is None else evaluation_rows(against, inputs.task.name, source),
@@ -117,11 +135,11 @@ def check(
         console = Console(highlight=False, soft_wrap=True)
         for note in inputs.notes:
             console.print(f"note: {note}", markup=False)
-        _show(console, report, target)
+        _show(console, report, target, used.name)
     return 0 if report.ok else 1
 
 
-def _show(console: Console, report: CheckReport, target: Path) -> None:
+def _show(console: Console, report: CheckReport, target: Path, model: str | None) -> None:
     from rich.markup import escape
 
     from perception_r1.check.run import NO_ROW
@@ -148,11 +166,13 @@ def _show(console: Console, report: CheckReport, target: Path) -> None:
         line("hacks", f"hacks: {sum(row.ok for row in report.hacks)} of {len(report.hacks)} do not pay "
                       f"({report.hack_rows} rows)")  # fmt: skip
         _hack_table(console, report)
+    if model is not None:
+        line("tokenizer", f"tokenizer and chat template of {model}")
     lengths = report.lengths
     if lengths is not None:
         about = "" if lengths.exact else "about "
         context = "context unknown" if lengths.context is None else f"context {lengths.context:,}"
-        estimate = "" if lengths.exact else " (an estimate of the text; --model FOLDER counts)"
+        estimate = "" if lengths.exact else " (an estimate of the text; --model FOLDER_OR_ID counts)"
         line(
             "lengths",
             f"longest prompt: {about}{lengths.prompt_tokens:,} tokens, {lengths.image_tokens:,} of them its image "

@@ -101,6 +101,7 @@ def sample_from_row(
         model_size=_size(row, "model_width", "model_height", where),
         categories=categories,
         response=fields.text(row["response"], where, "response") if row.get("response") is not None else "",
+        origin=None if line is None else (str(path), line),
     )
 
 
