@@ -14,7 +14,7 @@ from chat_double import ChatDouble, completion, question
 from perception_r1.core.facts import verdicts
 from perception_r1.errors import DataError, RecipeError, UserError
 from perception_r1.judge import Case, ChatJudge, LexicalJudge, gather_evidence, make_judge
-from perception_r1.openai_server import Retry
+from perception_r1.openai_server import PLAIN_DECODING, Retry
 from perception_r1.tasks import make_task
 from perception_r1.types import AnswerTarget, Completion, Sample
 
@@ -212,3 +212,47 @@ def test_tables_and_prompts_of_users(tmp_path: Path) -> None:
     (tmp_path / "no.sqlite").write_text("this is no database, it is a text of some length" * 100)
     with pytest.raises(DataError, match="cannot be used as a cache"):
         ChatJudge("http://x/v1", "m", cache=tmp_path / "no.sqlite")
+
+
+def test_verdicts_of_another_judge_are_not_those_of_this_one(tmp_path: Path) -> None:
+    """Same name, same address: another model behind it, another decoding, another limit of tokens."""
+    options: dict[str, Any] = {"cache": tmp_path / "judge.sqlite"}
+    with ChatDouble(honest, [{"id": "m", "root": "org/one", "created": 1}]) as double:
+        assert ask(double.url, CASES, **options)[1]["requests"] == 5
+        double.models[0]["created"] = 2  # type: ignore[index]
+        assert ask(double.url, CASES, **options)[1]["requests"] == 0
+        for changed in ({"extra_body": {"top_p": 0.5}}, {"max_tokens": 999}, {"structured": False}):
+            assert ask(double.url, CASES, **options, **changed)[1]["requests"] == 5
+        double.models[0]["root"] = "org/two"  # type: ignore[index]
+        assert ask(double.url, CASES, **options)[1]["requests"] == 5
+    with ChatDouble(honest, [{"id": "m", "root": "org/one"}]) as elsewhere:  # the first one, started again
+        assert ask(elsewhere.url, CASES, **options)[1]["requests"] == 0
+    with ChatDouble(honest) as unlisted:  # nothing but a name and an address
+        assert ask(unlisted.url, CASES, **options)[1]["requests"] == 5
+
+
+def test_a_judge_decodes_plainly_and_its_thoughts_are_no_verdicts() -> None:
+    def behave(body: dict[str, Any], n: int) -> Any:
+        made = completion(honest(body))
+        thoughts = '{"verdicts": [{"id": 1, "verdict": "absent", "quote": ""}, {"id": 2, "verdict": "absent"}]}'
+        made["choices"][0]["message"]["reasoning_content"] = thoughts
+        return made
+
+    with ChatDouble(behave) as double:
+        found, _ = ask(double.url, CASES)
+        assert all(body.items() >= PLAIN_DECODING.items() for body in double.bodies)
+    with ChatDouble(honest) as double:
+        assert ask(double.url, CASES)[0] == found
+    with ChatDouble(lambda body, n: 400 if body.keys() & {"top_k", "response_format"} else honest(body)) as double:
+        assert ask(double.url, CASES)[0] == found  # takes neither
+
+
+def test_verdicts_that_a_parser_took_for_thoughts_are_read() -> None:
+    def behave(body: dict[str, Any], n: int) -> Any:
+        made = completion("")
+        made["choices"][0]["message"] = {"role": "assistant", "content": None, "reasoning": honest(body)}
+        return made
+
+    with ChatDouble(behave) as double:
+        found, _ = ask(double.url, CASES)
+    assert not any(one.failure for one in found)

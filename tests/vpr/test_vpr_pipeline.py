@@ -17,6 +17,8 @@ from chat_double import ChatDouble, completion, question
 from perception_r1.cli import app
 from perception_r1.data.geometry import make_diagrams
 from perception_r1.data.rows import read_jsonl, write_jsonl
+from perception_r1.evaluate.results import write_lines
+from perception_r1.openai_server import PLAIN_DECODING
 from perception_r1.vpr.annotate import read_facts, tidy
 
 pytest.importorskip("aiohttp")
@@ -107,7 +109,8 @@ def test_a_killed_distill_goes_on_and_failures_are_kept_apart(problems: Path, tm
         image = next(p for p in body["messages"][-1]["content"] if p["type"] == "image_url")["image_url"]["url"]
         return 400 if image == broken else solver(answers)(body, n)
 
-    with ChatDouble(behave) as double:
+    served = [{"id": "vlm", "root": "org/vlm", "created": 1}]
+    with ChatDouble(behave, served) as double:
         words = ("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm")
         result = pr1(*words)
         assert result.exit_code == 0
@@ -121,8 +124,9 @@ def test_a_killed_distill_goes_on_and_failures_are_kept_apart(problems: Path, tm
         assert again.exit_code == 0 and "3 before" in again.stdout
         assert len(rows_of(chains)) == 3
         changed = pr1(*words[:-1], "other", "--resume")
-        assert changed.exit_code == 2 and "other settings (model)" in changed.stderr
-    with ChatDouble(solver(answers)) as double:
+        assert changed.exit_code == 2 and "other settings (model" in changed.stderr
+    # the same model, on a server that was started elsewhere
+    with ChatDouble(solver(answers), [{**served[0], "created": 2}]) as double:
         result = pr1("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--resume")
         assert result.exit_code == 0 and len(rows_of(chains)) == 4
         assert len(double.bodies) == 1
@@ -231,3 +235,94 @@ def test_whatever_a_model_wrote_is_written_and_read_back(tmp_path: Path) -> None
     assert read_rows(file) == finished_rows(file) == rows
     write_rows(file, rows)
     assert read_rows(file) == rows
+
+
+def test_other_data_or_another_model_never_gets_the_rows_of_before(problems: Path, tmp_path: Path) -> None:
+    chains = tmp_path / "chains.jsonl"
+    answers, rows = pictures(problems), rows_of(problems)
+
+    def distill(double: ChatDouble, *more: object) -> Any:
+        words = ("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--resume", "-q")
+        result = pr1(*words, *more)
+        assert result.exit_code == 0 or len(result.stderr.strip().splitlines()) == 1
+        return result
+
+    served = [{"id": "vlm", "root": "org/vlm"}]
+    with ChatDouble(solver(answers), served) as double:
+        write_lines(problems, rows[:2])
+        assert distill(double).exit_code == 0 and len(rows_of(chains)) == 2
+        write_lines(problems, rows)  # more data: what is there is kept
+        assert "2 before" in distill(double).stdout and len(rows_of(chains)) == 4
+        n = len(double.bodies)
+        for field, value in (("question", "Find another."), ("answer", "77")):
+            write_lines(problems, [{**rows[0], field: value}, *rows[1:]])
+            result = distill(double)
+            assert result.exit_code == 2 and "1 rows answer another input" in result.stderr
+            assert f"'{rows[0]['id']}#0'" in result.stderr
+        write_lines(problems, rows)
+        picture = problems.parent / rows[0]["image"]
+        before = picture.read_bytes()
+        Image.new("RGB", Image.open(picture).size, "white").save(picture)
+        assert "answer another input" in distill(double).stderr
+        picture.write_bytes(before)
+        for option in (("--temperature", "0.5"), ("--extra", '{"top_p": 0.9}')):
+            assert "other settings (decoding)" in distill(double, *option).stderr
+        served[0]["root"] = "org/another"
+        assert "other settings (root)" in distill(double).stderr
+        assert len(double.bodies) == n and len(rows_of(chains)) == 4  # nothing was asked, nothing was lost
+        served[0]["root"] = "org/vlm"
+        settings = chains.with_name("chains.jsonl.settings.json")
+        values = json.loads(settings.read_text())
+        settings.write_text(json.dumps({"model": "vlm", "prompt": values["prompt"]}))  # as earlier versions wrote it
+        assert "does not say with which root, decoding it was made" in distill(double).stderr
+
+
+def test_judged_rows_are_those_of_the_same_response(problems: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "responses.jsonl", tmp_path / "judged.jsonl"
+    rows = [{**row, "response": f"\\boxed{{{row['answer']}}}"} for row in rows_of(problems)]
+    write_lines(data, rows[:3])
+    assert pr1("judge", data, "-o", out).exit_code == 0
+    write_lines(data, rows)
+    assert "3 before" in pr1("judge", data, "-o", out, "--resume").stdout
+    write_lines(data, [{**rows[0], "response": "I do not know."}, *rows[1:]])
+    result = pr1("judge", data, "-o", out, "--resume")
+    assert result.exit_code == 2 and "1 rows answer another input" in result.stderr
+
+
+def test_facts_are_those_of_the_same_chains(problems: Path, tmp_path: Path) -> None:
+    chains, out = tmp_path / "chains.jsonl", tmp_path / "facts.jsonl"
+    rows = [{**row, "response": "<think>AB = 1.</think>"} for row in rows_of(problems)]
+    write_lines(chains, rows)
+    with ChatDouble(lambda body, n: '{"facts": ["AB = 1"]}') as double:
+        words = ("annotate", chains, "-o", out, "--url", double.url, "-m", "llm", "--resume", "-q")
+        assert pr1(*words).exit_code == 0
+        n = len(double.bodies)
+        assert "4 before" in pr1(*words).stdout and len(double.bodies) == n
+        write_lines(chains, [{**rows[0], "response": "<think>AC = 2.</think>"}, *rows[1:]])
+        assert "1 rows answer another input" in pr1(*words).stderr
+
+
+def test_sampling_is_plain_and_reasoning_is_put_back_or_left_out(problems: Path, tmp_path: Path) -> None:
+    """A vision model's thoughts belong to its chain; a text model's are not facts."""
+
+    def behave(body: dict[str, Any], n: int) -> Any:
+        strange = [name for name in ("top_k", "min_p", "repetition_penalty") if name in body]
+        if strange:
+            return ("refuse", 400, f"Unrecognized request arguments supplied: {', '.join(strange)}")
+        made = completion("")
+        thought = {"reasoning_content": "AB = 1. [maybe]", "content": content}
+        made["choices"][0]["message"] = {"role": "assistant", **thought}
+        return made
+
+    chains, facts = tmp_path / "chains.jsonl", tmp_path / "facts.jsonl"
+    with ChatDouble(behave) as double:
+        content = "<answer>\\boxed{1}</answer>"
+        result = pr1("distill", problems, "-o", chains, "--url", double.url, "-m", "m", "-q")
+        assert result.exit_code == 0, result.stderr
+        assert "note: the server does not take top_k, min_p, repetition_penalty: its own values apply" in result.stderr
+        assert double.bodies[0].items() >= PLAIN_DECODING.items() and double.bodies[0]["temperature"] == 1.0
+        assert {row["response"] for row in rows_of(chains)} == {f"<think>AB = 1. [maybe]</think>{content}"}
+        content = '{"facts": ["AC = 2"]}'
+        assert pr1("annotate", chains, "-o", facts, "--url", double.url, "-m", "m", "-q").exit_code == 0
+        assert all(row["visual_annotations"] == ["AC = 2"] for row in rows_of(facts))
+        assert double.bodies[-1]["temperature"] == 0.0

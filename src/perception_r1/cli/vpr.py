@@ -274,12 +274,12 @@ def _server(url: str, model: str, concurrency: int, timeout: float, key_env: str
     import os
 
     from perception_r1.errors import UserError
-    from perception_r1.openai_server import ChatServer
+    from perception_r1.openai_server import PLAIN_DECODING, ChatServer
 
     if key_env is not None and key_env not in os.environ:
         raise UserError(f"--key-env {key_env}: the environment has no such variable")
     key = os.environ[key_env] if key_env else None
-    return ChatServer(url, model, api_key=key, concurrency=concurrency, timeout_s=timeout)
+    return ChatServer(url, model, api_key=key, concurrency=concurrency, timeout_s=timeout, optional=PLAIN_DECODING)
 
 
 def _extra(text: str | None) -> dict[str, Any]:
@@ -313,6 +313,8 @@ def _tell(report: StepReport, out: Path, paid: tuple[float, float] | None, as_js
     if as_json:
         typer.echo(json.dumps({**report.to_dict(), "out": str(out)}, ensure_ascii=False))
         return
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
     typer.echo(f"{report.line()} → {out}")
     if report.n_failed:
         typer.echo(f"what failed, and why: {out}.failed.jsonl (--resume asks again)", err=True)

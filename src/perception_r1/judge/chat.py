@@ -7,6 +7,7 @@ not in the response does not count. Whatever verdict comes, the scorer still loo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -21,7 +22,9 @@ from perception_r1.judge.base import Case, Verdicts
 from perception_r1.judge.cache import VerdictCache
 from perception_r1.judge.prompt import PromptFile, load_prompt
 from perception_r1.judge.reading import is_complete, read_verdicts
-from perception_r1.openai_server import ChatError, ChatServer, Reply, Retry
+from perception_r1.models.identity import served_identity, weights_of
+from perception_r1.openai_server import PLAIN_DECODING, ChatError, ChatServer, Reply, Retry
+from perception_r1.openai_server.models import listed_model
 
 MAX_CHARS = 24_000
 """Of a longer response the judge sees the first two thirds and the last third of so many characters."""
@@ -76,12 +79,16 @@ class ChatJudge:
         self.base_url, self.model, self.check_quotes = base_url, model, check_quotes
         self.max_tokens, self.structured = max_tokens, structured and self.prompt.answer == "json"
         self.extra_body = dict(extra_body or {})
+        self._asked_for = {"max_tokens": max_tokens, "structured": self.structured, "request": self.extra_body}
+        self._api_key = api_key
+        self._identity: dict[str, Any] | None = None
         self.attempts = attempts
         # A judge that is gone holds a training step up for seconds, not minutes: its rollouts are then not scored.
         retry = retry or Retry(attempts=attempts, max_s=10.0, breaker_failures=max(20, concurrency), breaker_trips=3)
         self._make: Callable[[], ChatServer] = lambda: ChatServer(
-            base_url, model, api_key=api_key, concurrency=concurrency, timeout_s=timeout_s, retry=retry
-        )
+            base_url, model, api_key=api_key, concurrency=concurrency, timeout_s=timeout_s, retry=retry,
+            optional=PLAIN_DECODING,
+        )  # fmt: skip
         self.server = self._make()
         self.gone: list[ChatServer] = []
         self.cache = VerdictCache(cache)
@@ -96,6 +103,7 @@ class ChatJudge:
     async def judge(self, cases: Sequence[Case]) -> list[Verdicts]:
         """Verdicts on every case, in order; equal cases and those in the cache are not asked about."""
         began = time.monotonic()
+        await asyncio.to_thread(self.identity)  # the first time it asks the server
         keys = [self.key(case) for case in cases]
         known = self.cache.get(list(dict.fromkeys(keys)))
         asked: dict[str, Case] = {}
@@ -131,10 +139,28 @@ class ChatJudge:
                 return
             raise UserError(f"the judge cannot be asked: {error}") from None
 
+    def identity(self) -> dict[str, Any]:
+        """Which model judges, and all that its verdicts depend on besides the case. Asks the server, once."""
+        if self._identity is None:
+            listed = listed_model(self.base_url, self.model, self._api_key)
+            self._identity = {
+                "model": self.model,
+                **weights_of(served_identity(self.base_url, self.model, listed)),
+                "prompt": self.prompt.digest,
+                "check_quotes": self.check_quotes,
+                **self._asked_for,
+            }
+        return self._identity
+
     def key(self, case: Case) -> str:
-        """What the cache knows a case by: prompt, model, facts and response."""
-        text = json.dumps([self.prompt.digest, self.model, case.facts, case.response, self.check_quotes])
+        """What the cache knows a case by: the judge's identity, facts and response."""
+        text = json.dumps([self.identity(), case.facts, case.response], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the server does not take of the decoding that it is asked for."""
+        return self.server.optional.notes
 
     def stats(self) -> Mapping[str, float]:
         """Cases, cached, requests, tokens, failures and seconds since the last call."""
@@ -193,7 +219,7 @@ class ChatJudge:
         self.counts["requests"] += reply.attempts
         self.counts["prompt_tokens"] += reply.prompt_tokens or 0
         self.counts["completion_tokens"] += reply.completion_tokens or 0
-        return read_verdicts(reply.text, case, check_quotes=self.check_quotes)
+        return read_verdicts(reply.answer, case, check_quotes=self.check_quotes)
 
     def _request(self, case: Case, attempt: int = 0, *, plain: bool = False) -> dict[str, Any]:
         response = inert(case.response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -56,4 +57,6 @@ def open_judge(table: Mapping[str, Any] | None) -> Judge:
                 await judge.server.close()  # connections belong to the event loop that opened them
 
         asyncio.run(ask())
+        for note in judge.notes:
+            logging.getLogger(__name__).warning("judge %s: %s", judge.base_url, note)
     return judge

@@ -44,7 +44,19 @@ def same_model(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool
     """Whether two identities are of the same weights; False where one is not known. The place does not matter."""
     if not a or not b:
         return False
-    return _weights_of(a) == _weights_of(b)
+    return weights_of(a) == weights_of(b)
+
+
+def weights_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that is compared.
+
+    A folder that was moved, or a server that was started elsewhere with the same ``root``, has the same weights.
+    """
+    if "fingerprint" in identity:
+        return {"fingerprint": identity["fingerprint"]}
+    if "root" in identity:
+        return {"root": identity["root"]}
+    return dict(sorted(identity.items()))
 
 
 def fingerprint(folder: Path) -> str:
@@ -98,8 +110,8 @@ def served_identity(url: str, model: str, listed: Mapping[str, Any] | None) -> d
     Args:
         url: the server's address.
         model: the name that it is asked by.
-        listed: its entry in ``/v1/models``; None where the server has no such list. ``created`` is not used: vLLM and
-            SGLang give the time of the question.
+        listed: its entry in ``/v1/models``; None where the server has no such list. Its ``root`` is the path or id of
+            the weights (vLLM, SGLang). ``created`` is not used: there it is the time of the question.
     """
     found: dict[str, Any] = {"server": url, "model": model}
     root = (listed or {}).get("root")
@@ -120,15 +132,7 @@ def shown_identity(identity: Mapping[str, Any]) -> str:
 
 def identity_tag(identity: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that tell an identity from others, for the name of a folder."""
-    return hashlib.sha256(repr(_weights_of(identity)).encode()).hexdigest()[:8]
-
-
-def _weights_of(identity: Mapping[str, Any]) -> tuple[Any, ...]:
-    if "server" in identity:
-        return tuple(identity.get(key) for key in ("server", "model", "root", "fingerprint"))
-    if "fingerprint" in identity:
-        return ("fingerprint", identity["fingerprint"])
-    return tuple(sorted(identity.items()))
+    return hashlib.sha256(repr(weights_of(identity)).encode()).hexdigest()[:8]
 
 
 def _file_digest(file: Path) -> str:

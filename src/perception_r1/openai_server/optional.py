@@ -47,8 +47,11 @@ class OptionalFields:
         First without those that the server names; else without those of special tokens, then without all that
         OpenAI's API does not have, then without any.
         """
-        if self._agreed or not sent or error.status not in _REFUSED:
+        if not sent or error.status not in _REFUSED:
             return None
+        if self._agreed:  # perhaps by an answer to another request, while this one was under way
+            left = {name: value for name, value in sent.items() if name in self.fields}
+            return left if len(left) < len(sent) else None
         names = (
             [name for name in sent if re.search(rf"\b{name}\b", str(error))]
             or [name for name in sent if name in _SPECIAL]

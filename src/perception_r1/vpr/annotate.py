@@ -28,8 +28,10 @@ from perception_r1.vpr.steps import (
     appending,
     ask_all,
     check_settings,
-    finished_rows,
     read_rows,
+    reusable_rows,
+    sample_digest,
+    server_settings,
 )
 
 _MOST_FACTS = 40
@@ -67,9 +69,10 @@ def annotate(
     for line, row in enumerate(read_rows(path, needs=("question", "answer", "response")), start=1):
         sample = problem_of(row, path, line)
         problems.setdefault(sample.id, (sample, []))[1].append(str(row["response"]))
-    settings = {"model": server.model, "prompt": prompt.digest, "max_tokens": max_tokens}
-    check_settings(out, settings, resume=resume)
-    before = {str(row["id"]) for row in finished_rows(out)}
+    decoding = {"temperature": 0.0, "max_tokens": max_tokens, **(extra_body or {})}
+    check_settings(out, {**server_settings(server, decoding), "prompt": prompt.digest}, resume=resume)
+    inputs = {name: sample_digest(sample, texts) for name, (sample, texts) in problems.items()}
+    before = {str(row["id"]) for row in reusable_rows(out, inputs.items())}
     left = [name for name in problems if name not in before]
     n_chains = {name: len(texts) for name, (_, texts) in problems.items()}
     n_before = sum(number for name, number in n_chains.items() if name in before)
@@ -83,7 +86,7 @@ def annotate(
 
         def accept(key: str, reply: Reply) -> str:
             name = chains[key][0]
-            facts = read_facts(reply.text)
+            facts = read_facts(reply.answer)
             waiting[name] -= 1
             if facts is not None:
                 said[name] += facts
@@ -95,14 +98,15 @@ def annotate(
                 sample = problems[name][0]
                 assert isinstance(sample.target, AnswerTarget)
                 row = row_from_sample(sample)
-                write({**row, "visual_annotations": list(kept), "response": problems[name][1][0]})
+                write({
+                    **row, "visual_annotations": list(kept), "response": problems[name][1][0], "input": inputs[name],
+                })  # fmt: skip
             return "" if facts is not None else "no list of facts in the answer"
 
         requests = [
             (key, {
                 "messages": prompt.messages(question=problems[name][0].question, solution=text),
-                "temperature": 0.0, "max_tokens": max_tokens,
-                **(extra_body or {}),
+                **decoding,
             })
             for key, (name, text) in chains.items()
         ]  # fmt: skip

@@ -21,8 +21,10 @@ from perception_r1.vpr.steps import (
     appending,
     ask_all,
     check_settings,
-    finished_rows,
     read_rows,
+    reusable_rows,
+    sample_digest,
+    server_settings,
     write_rows,
 )
 
@@ -42,18 +44,20 @@ def distill(
 ) -> StepReport:
     """Ask for ``n`` solutions of each problem; each is a request of its own, since many servers ignore ``n``.
 
-    Writes the canonical row of each problem with ``response``, ``finish_reason``, ``model`` and ``sample`` (which of
-    the n), its id being ``ID#k``.
+    Writes the canonical row of each problem with ``response``, ``finish_reason``, ``model``, ``sample`` (which of the
+    n) and ``input`` (a digest of the problem), its id being ``ID#k``.
 
     Raises:
         UserError: the server cannot be asked; what was done is kept.
     """
     if any(not isinstance(sample.target, AnswerTarget) for sample in samples):
         raise DataError("problems need an 'answer' (rows for task geometry)")
-    settings = {"model": server.model, "prompt": prompt.digest, "temperature": temperature, "max_tokens": max_tokens}
-    check_settings(out, settings, resume=resume)
-    before = {str(row["id"]) for row in finished_rows(out)}
+    decoding = {"temperature": temperature, "max_tokens": max_tokens, **(extra_body or {})}
+    check_settings(out, {**server_settings(server, decoding), "prompt": prompt.digest}, resume=resume)
     keys = {f"{sample.id}#{k}": (sample, k) for sample in samples for k in range(n)}
+    inputs = {sample.id: sample_digest(sample) for sample in samples}
+    before = {str(row["id"]) for row in reusable_rows(out, ((key, inputs[s.id]) for key, (s, _) in keys.items()))}
+    thinking = "<think>" in f"{prompt.system}{prompt.user}"
     left = [key for key in keys if key not in before]
     report = StepReport("distill", n_in=len(keys), n_before=len(keys) - len(left))
 
@@ -70,11 +74,12 @@ def distill(
     with appending(out) as write:
 
         def accept(key: str, reply: Reply) -> str:
-            if not reply.text.strip():
+            text = reply.whole(thinking=thinking)
+            if not text.strip():
                 return "an empty answer"
             sample, k = keys[key]
-            row = {**row_from_sample(sample), "id": key, "response": reply.text, "finish_reason": reply.finish_reason}
-            write({**row, "model": server.model, "sample": k, "problem": sample.id})
+            row = {**row_from_sample(sample), "id": key, "response": text, "finish_reason": reply.finish_reason}
+            write({**row, "model": server.model, "sample": k, "problem": sample.id, "input": inputs[sample.id]})
             return ""
 
         requests = [(key, lambda key=key: body(*keys[key])) for key in left]

@@ -11,7 +11,7 @@ from typing import Any
 from perception_r1.core.answers import counted_facts
 from perception_r1.data.rows import sample_from_row
 from perception_r1.errors import UserError
-from perception_r1.judge import Judge, gather_evidence
+from perception_r1.judge import ChatJudge, Judge, gather_evidence
 from perception_r1.progress import progress
 from perception_r1.tasks import make_task, reward_spec
 from perception_r1.types import AnswerTarget, Completion
@@ -20,8 +20,9 @@ from perception_r1.vpr.steps import (
     appending,
     check_settings,
     failed_file,
-    finished_rows,
     read_rows,
+    reusable_rows,
+    sample_digest,
     write_rows,
 )
 
@@ -39,8 +40,8 @@ def judge_rows(
 ) -> StepReport:
     """Score rows with ``question``, ``answer``, ``visual_annotations`` and ``response``.
 
-    Each row of ``out`` has ``id``, ``reward``, ``components``, ``reason`` and ``facts`` (fact, verdict). What could not
-    be judged is in ``OUT.failed.jsonl``, and is asked again with ``resume``.
+    Each row of ``out`` has ``id``, ``reward``, ``components``, ``reason``, ``facts`` (fact, verdict) and ``input`` (a
+    digest of what was judged). What could not be judged is in ``OUT.failed.jsonl``, and is asked again with ``resume``.
 
     Raises:
         UserError: bad rows, no row at all could be judged, or the judge is gone; what was done is kept.
@@ -52,10 +53,14 @@ def judge_rows(
         for line, row in enumerate(rows, start=1)
     ]  # fmt: skip
     completions = [Completion(str(row["response"]), row.get("finish_reason")) for row in rows]
-    check_settings(out, {"judge": judge.name, "preset": preset, "rows": len(rows)}, resume=resume)
-    finished = finished_rows(out)
-    before = {str(row["id"]) for row in finished}
-    left = [index for index, sample in enumerate(samples) if sample.id not in before]
+    check_settings(out, {"judge": judge.name, "preset": preset, **_identity(judge)}, resume=resume)
+    inputs = [
+        sample_digest(sample, completion.text, completion.finish_reason)
+        for sample, completion in zip(samples, completions, strict=True)
+    ]
+    finished = reusable_rows(out, zip((sample.id for sample in samples), inputs, strict=True))
+    before = {(str(row["id"]), row["input"]) for row in finished}
+    left = [index for index, sample in enumerate(samples) if (sample.id, inputs[index]) not in before]
     task = make_task("geometry", family="pixel", reward=reward_spec("geometry", preset))
     report = StepReport("judge", n_in=len(rows), n_before=len(rows) - len(left))
     failures: list[dict[str, Any]] = []
@@ -76,7 +81,7 @@ def judge_rows(
                         failures.append({"id": samples[i].id, "reason": record.reason})
                         continue
                     report.n_done += 1
-                    finished.append(_row(samples[i], record, found, preset))
+                    finished.append({**_row(samples[i], record, found, preset), "input": inputs[i]})
                     write(finished[-1])
                 advance(len(part), f"{len(failures)} failed" if failures else "")
                 stats = judge.stats()
@@ -87,6 +92,7 @@ def judge_rows(
         await judge.close()
 
     asyncio.run(go())
+    report.notes = list(getattr(judge, "notes", ()))
     report.n_failed, report.seconds = len(failures), round(time.monotonic() - began, 1)
     if failures:
         write_rows(failed_file(out), failures)
@@ -101,6 +107,11 @@ def judge_rows(
         values = [row[name] for row in scored if name in row]
         report.counts[f"mean {name}"] = round(sum(values) / len(values), 4)
     return report
+
+
+def _identity(judge: Judge) -> dict[str, Any]:
+    """Which model judges and how it is asked, of a judge behind a server."""
+    return {"identity": judge.identity()} if isinstance(judge, ChatJudge) else {}
 
 
 def _row(sample: Any, record: Any, evidence: Mapping[str, Any] | None, preset: str) -> dict[str, Any]:

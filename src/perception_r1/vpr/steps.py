@@ -6,20 +6,25 @@ Started again it goes on: rows that are in ``OUT`` are not asked for again, fail
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from perception_r1.data.files import atomic_write, existing_file
+from perception_r1.data.rows import row_from_sample
 from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.results import json_line, write_lines
+from perception_r1.models.identity import served_identity, weights_of
 from perception_r1.openai_server import ChatError, ChatServer, Reply
+from perception_r1.openai_server.models import listed_model
 from perception_r1.progress import progress
+from perception_r1.types import Sample
 
 Row = dict[str, Any]
 Request = tuple[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]
@@ -39,6 +44,7 @@ class StepReport:
     cost: float | None = None
     seconds: float = 0.0
     counts: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -130,7 +136,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def check_settings(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuse to go on with other settings (model, prompt) than those of the rows that are there.
+    """Refuse to go on with other settings (model, prompt, decoding) than those of the rows that are there.
 
     Raises:
         UserError: the output is there and ``resume`` is off, or belongs to other settings.
@@ -139,12 +145,61 @@ def check_settings(out: Path, settings: Mapping[str, Any], *, resume: bool) -> N
     if out.exists() and out.stat().st_size:
         if not resume:
             raise UserError(f"{out}: is there already (add --resume to go on with it, or choose another name)")
-        before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-        if before is not None and before != dict(settings):
-            changed = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
+        before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        unknown = [key for key in settings if key not in before]
+        changed = [key for key in before if key not in settings or before[key] != settings[key]]
+        if changed:
             raise UserError(f"{out}: was made with other settings ({', '.join(changed)}); choose another name")
+        if unknown:
+            raise UserError(
+                f"{out}: {note.name} does not say with which {', '.join(unknown)} it was made (an earlier version "
+                "did not record it); choose another name"
+            )
     with atomic_write(note) as stream:
         stream.write(json.dumps(dict(settings), ensure_ascii=False) + "\n")
+
+
+def server_settings(server: ChatServer, decoding: Mapping[str, Any]) -> dict[str, Any]:
+    """What the answers of a server depend on: which model it serves, and how it is asked."""
+    model = served_identity(server.base_url, server.model, listed_model(server.base_url, server.model))
+    return {"model": server.model, **weights_of(model), "decoding": {**server.optional.fields, **decoding}}
+
+
+def input_digest(*parts: Any) -> str:
+    """Tells the inputs of rows apart: 16 hexadecimal digits of values that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sample_digest(sample: Sample, *more: Any) -> str:
+    """The digest of a problem, with the name and size of its picture, and of what else is asked about it."""
+    picture = Path(sample.image) if sample.image is not None else None
+    size = picture.stat().st_size if picture is not None and picture.is_file() else None
+    row = {key: value for key, value in row_from_sample(sample).items() if key not in ("image", "response")}
+    return input_digest(row, picture and picture.name, size, *more)
+
+
+def reusable_rows(out: Path, inputs: Iterable[tuple[str, str]]) -> list[Row]:
+    """Rows of ``out`` that need not be asked for again: those of the same id and input.
+
+    Args:
+        out: what an earlier run wrote.
+        inputs: (id, digest of the input) of every row that is wanted.
+
+    Raises:
+        UserError: rows of the same id answer another input: of other data, or of data that changed.
+    """
+    wanted: dict[str, set[str]] = {}
+    for name, digest in inputs:
+        wanted.setdefault(name, set()).add(digest)
+    rows = [row for row in finished_rows(out) if str(row["id"]) in wanted]
+    others = [row for row in rows if row.get("input") not in wanted[str(row["id"])]]
+    if others:
+        raise UserError(
+            f"{out}: {len(others)} rows answer another input than the data's of the same id (the first: "
+            f"{others[0]['id']!r}); choose another name, or take them out"
+        )
+    return rows
 
 
 def settings_file(out: Path) -> Path:
@@ -190,6 +245,7 @@ def ask_all(
                         report.n_done += 1
                 advance(1, f"{len(failures)} failed" if failures else "")
     finally:
+        report.notes = server.optional.notes
         report.n_failed += len(failures)
         report.seconds = round(time.monotonic() - began, 1)
         if failures:
