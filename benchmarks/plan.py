@@ -59,7 +59,8 @@ def compare(recorded: dict[str, Any]) -> None:
     from prefix_model import IMAGE_SIZE, PROMPT_TOKENS, WORKLOADS, build_model
 
     from perception_r1.plan import Batch, Device, Setup, shape_of
-    from perception_r1.plan.estimate import activation_bytes, estimate, forward_operations
+    from perception_r1.plan.estimate import estimate, forward_operations
+    from perception_r1.plan.memory import kept_activations
 
     shape = shape_of(build_model()[0].config)
     image, prompt = (IMAGE_SIZE // 28) ** 2, PROMPT_TOKENS
@@ -80,7 +81,7 @@ def compare(recorded: dict[str, Any]) -> None:
         found = row[name]
         if row["kind"] == "step":
             seconds = 3 * forward_operations(shape, batch) / rate
-            kept = activation_bytes(shape, batch, Setup(checkpointing=False, compute_bytes=4.0))
+            kept = kept_activations(shape, batch, Setup(checkpointing=False, compute_bytes=4.0))
         else:
             plan = estimate(shape, batch, Setup(reference=True, compute_bytes=4.0, efficiency=1.0), processor)
             seconds, kept = plan.total_seconds, plan.total_memory
@@ -116,7 +117,8 @@ def measure(workload: str, shared: bool, rate: float, quick: bool) -> dict[str, 
 
     from perception_r1 import shared_prefix
     from perception_r1.plan import Batch, Setup, shape_of
-    from perception_r1.plan.estimate import activation_bytes, forward_operations
+    from perception_r1.plan.estimate import forward_operations
+    from perception_r1.plan.memory import kept_activations
 
     model, _ = build_model(small=quick)
     model.train()
@@ -155,7 +157,7 @@ def measure(workload: str, shared: bool, rate: float, quick: bool) -> dict[str, 
         "shared": shared,
         "plan_ops": plan,
         "ops": operations,
-        "plan_bytes": activation_bytes(shape, batch, setup),
+        "plan_bytes": kept_activations(shape, batch, setup),
         "bytes": sum(storages.values()),
         "seconds": seconds,
         "efficiency": 3 * plan / seconds / rate,

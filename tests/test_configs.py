@@ -41,6 +41,9 @@ def test_accelerate_takes_it(path: Path) -> None:
 def test_a_recipe_takes_it(path: Path) -> None:
     recipe, plain = load_recipe(BASE, [f"@{path}"]), load_recipe(BASE)
     assert recipe != plain
+    if path.stem == "one-gpu":
+        assert recipe.lora == load_recipe(BASE, [f"@{path.with_stem('lora')}"]).lora
+        assert (recipe.machine.devices, recipe.machine.sharding) == (1, "none")
     assert recipe.grpo is not None
     assert plain.grpo is not None
     assert {key: recipe.grpo[key] for key in plain.grpo if key != "learning_rate"} == {

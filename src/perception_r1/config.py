@@ -117,14 +117,27 @@ class Eval(BaseModel):
     repetition_penalty: float = Field(default=1.0, gt=0)
 
 
+class Machine(BaseModel):
+    """What the recipe was written for, and what `pr1 plan` plans with: devices of 80 GB and how weights lie on them.
+
+    ``sharding`` other than none names the file in configs/accelerate to launch with.
+    """
+
+    model_config = _STRICT
+
+    device: str = "h100"
+    devices: int = Field(default=1, gt=0)
+    sharding: Literal["none", "zero2", "zero3", "fsdp2"] = "none"
+
+
 class Recipe(BaseModel):
     """A whole recipe; ``load_recipe`` reads one from a file.
 
     ``family`` None is taken from the model's own configuration. ``warm_start: sft`` makes ``pr1 train`` run the ``sft``
     table first and start GRPO from its result. ``shared_prefix`` forwards what a group's rollouts have in common once;
     the numbers are the same, only sooner. ``save_dtype`` is the dtype of the final model, None that of the base;
-    weights are trained in float32 either way. ``max_rollout_difference``: GRPO stops when the log-probabilities that the
-    engine gives its rollouts are on average further from the policy's, in nats; null never stops.
+    weights are trained in float32 either way. ``max_rollout_difference``: GRPO stops when the log-probabilities that
+    the engine gives its rollouts are on average further from the policy's, in nats; null never stops.
     """
 
     model_config = _STRICT
@@ -147,6 +160,7 @@ class Recipe(BaseModel):
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     max_rollout_difference: float | None = Field(default=0.5, gt=0)
     eval: Eval = Eval()
+    machine: Machine = Field(default=Machine(), exclude=True)  # a run may go on elsewhere: not part of its identity
     path: Path | None = Field(default=None, exclude=True)
 
     @field_validator("name")
@@ -305,7 +319,9 @@ def _explain(error: ValidationError) -> str:
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {"data": Data, "reward": Reward, "judge": Judge, "image": Image, "eval": Eval}
+    tables: dict[str, type[BaseModel]] = {
+        "data": Data, "reward": Reward, "judge": Judge, "image": Image, "eval": Eval, "machine": Machine
+    }  # fmt: skip
     names = [part for part in loc[:-1] if isinstance(part, str)]
     model: type[BaseModel] = Recipe if not names else Source if len(names) > 1 else tables.get(names[0], Recipe)
     return sorted(name for name, field in model.model_fields.items() if not field.exclude)

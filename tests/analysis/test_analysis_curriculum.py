@@ -65,6 +65,7 @@ def test_stages_are_recipes_that_start_from_one_another(tmp_path):
     first, second = (load_recipe(path) for path in files)
     assert (first.model, first.warm_start) == ("some/model", "sft")
     assert (second.model, second.warm_start) == ("runs/mine-stage-1/grpo/model", None)
+    assert (first.save_dtype, second.save_dtype) == ("float32", None)  # the last one has the base's dtype
     assert first.grpo["num_generations"] == 8 and "gradient_accumulation_steps" not in first.grpo
     assert (second.grpo["num_generations"], second.grpo["gradient_accumulation_steps"]) == (16, 2)
     assert (first.grpo["max_steps"], second.grpo["max_steps"]) == (40, 30)  # 70 steps, shared out 4 : 3

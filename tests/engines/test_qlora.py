@@ -11,10 +11,11 @@ pytest.importorskip("bitsandbytes", reason='pip install "perception-r1[qlora]"')
 
 import gloo_run
 from gloo_run import metrics
+from trl import GRPOConfig
 
 from perception_r1.config import load_recipe
 from perception_r1.models.load import load_model
-from perception_r1.train.setup import load_for_training
+from perception_r1.train.setup import load_for_training, recipe_family, trainer_args
 
 QLORA = Path(__file__).resolve().parents[2] / "configs" / "recipe" / "qlora.yaml"
 
@@ -24,7 +25,8 @@ def test_adapters_are_trained_over_four_bits_and_merged(digits_recipe: Path, tmp
     overrides = [f"@{QLORA}", "grpo.max_steps=2", "grpo.learning_rate=1e-3"]
     recipe = load_recipe(digits_recipe, overrides)
     assert recipe.grpo is not None
-    model, _ = load_for_training(recipe, recipe.model, recipe.grpo["model_init_kwargs"])
+    args = trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=tmp_path, where=QLORA)
+    model, _ = load_for_training(recipe, recipe.model, args, recipe_family(recipe))
     four_bits = [name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
     assert len(four_bits) >= 7
     assert not any("visual" in name or "lm_head" in name for name in four_bits)

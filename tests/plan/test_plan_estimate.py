@@ -18,12 +18,14 @@ from engine_data import make_recipe
 from perception_r1.cli import app
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.plan import DEVICES, Batch, Setup, estimate, plan_recipe, shape_of
-from perception_r1.plan.estimate import activation_bytes, forward_operations, memory, seconds
+from perception_r1.plan.estimate import forward_operations, seconds
+from perception_r1.plan.memory import kept_activations, layers, phases
 from perception_r1.plan.run import adapter_parameters
 from perception_r1.plan.shapes import known_models
 
 ROOT = Path(__file__).resolve().parents[2]
 THREE_B = "Qwen/Qwen2.5-VL-3B-Instruct"
+SHARDED = "machine.sharding=fsdp2"
 GROUP = Batch(8, 8, 330, 330, 256, 256, 24, 24)
 
 
@@ -122,30 +124,114 @@ def test_sharing_saves_what_the_counts_allow() -> None:
 
 
 def test_memory_by_hand() -> None:
+    """docs/engines.md: of each parameter 4 bytes of weight, 4 of gradient, 8 of AdamW, 4 of reference model."""
     shape = shape_of(THREE_B)
     n = shape.parameters
-    plain = memory(shape, GROUP, Setup(compute_bytes=4.0))
+    plain = phases(shape, GROUP, Setup(compute_bytes=4.0))["training"]
     assert (plain["weights"], plain["gradients"], plain["optimizer (AdamW)"]) == (4 * n, 4 * n, 8 * n)
     assert "reference model" not in plain
-    assert memory(shape, GROUP, Setup(reference=True))["reference model"] == 4 * n
-    sharded = memory(shape, GROUP, Setup(devices=8, sharding="fsdp2", reference=True))
-    assert sharded["weights"] == sharded["reference model"] == 4 * n / 8
-    half = memory(shape, GROUP, Setup(devices=8, sharding="zero2"))
-    assert (half["weights"], half["gradients"]) == (4 * n, 4 * n / 8)
+    assert phases(shape, GROUP, Setup(reference=True))["training"]["reference model"] == 4 * n
+    assert phases(shape, GROUP, Setup(devices=8))["training"]["gradients"] == 8 * n  # DDP's buckets beside them
+    sharded = phases(shape, GROUP, Setup(devices=8, sharding="fsdp2", reference=True))["training"]
+    assert sharded["weights"] == sharded["reference model"] == sharded["gradients"] == 4 * n / 8
+    # DeepSpeed: bf16 weights, and the float32 ones as a part of the optimizer's states.
+    half = phases(shape, GROUP, Setup(devices=8, sharding="zero2"))["training"]
+    assert (half["weights"], half["gradients"], half["optimizer (AdamW)"]) == (2 * n, 4 * n / 8, 12 * n / 8)
+
+
+def test_memory_of_adapters_by_hand() -> None:
+    shape = shape_of(THREE_B)
     lora = adapter_parameters({"r": 64}, shape)
     assert lora == 64 * 36 * (2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11008))
-    adapted = memory(shape, GROUP, Setup(lora=lora, reference=True))
+    adapted = phases(shape, GROUP, Setup(lora=lora, reference=True, weight_bytes=2.0))["training"]
     assert "reference model" not in adapted  # the adapters are switched off for it
-    assert adapted["optimizer (AdamW)"] == 8 * lora
-    assert memory(shape, GROUP, Setup(vllm=0.3), DEVICES["h100"])["vLLM"] == 0.3 * DEVICES["h100"].memory
-    assert "vLLM" not in memory(shape, GROUP, Setup(vllm=0.3, server=True), DEVICES["h100"])
+    assert adapted["weights"] == 2 * shape.parameters + 4 * lora
+    assert (adapted["gradients"], adapted["optimizer (AdamW)"]) == (4 * lora, 8 * lora)
+
+
+def test_generation_and_training_take_turns() -> None:
+    shape, device = shape_of(THREE_B), DEVICES["h100"]
+    both = phases(shape, replace(GROUP, limit=2048), Setup(accumulate=4))
+    # 32 rows of 330 + 2,048 tokens: keys and values of 36 layers of 2 × 128, in float32 as the layers hand them on.
+    assert both["generation"]["keys and values"] == 32 * 2378 * 36 * 2 * 2 * 128 * 4
+    assert "gradients" not in both["generation"]
+    assert "keys and values" not in both["training"]
+    for sleeps in (False, True):
+        both = phases(shape, GROUP, Setup(vllm=0.3, sleeps=sleeps), device)
+        assert both["generation"]["vLLM"] == 0.3 * device.memory
+        assert ("vLLM" in both["training"]) is not sleeps
+    both = phases(shape, GROUP, Setup(vllm=0.3, server=True), device)
+    assert not any("vLLM" in part or "keys and values" in part for part in both.values())
+    planned = estimate(shape, GROUP, Setup(), device)
+    totals = {name: sum(parts.values()) for name, parts in phases(shape, GROUP, Setup(), device).items()}
+    assert planned.total_memory == max(totals.values()) == totals[planned.phase]
+    assert planned.other_memory == min(totals.values())
+
+
+def deep_qwen(depth: int, dtype: str) -> Any:
+    """A narrow Qwen2.5-VL with ``depth`` layers in language model and vision tower."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        text_config={"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": depth,
+                     "num_attention_heads": 4, "num_key_value_heads": 2,
+                     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}},
+        vision_config={"depth": depth, "hidden_size": 160, "intermediate_size": 480, "num_heads": 4, "patch_size": 14,
+                       "window_size": 112, "out_hidden_size": 256, "fullatt_block_indexes": [depth - 1]},
+        image_token_id=5, video_token_id=6, vision_start_token_id=7, vision_end_token_id=8,
+    )  # fmt: skip
+    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    return model.to(getattr(torch, dtype)).train()
+
+
+def kept_bytes(part: Any, inputs: dict[str, Any], *, amp: bool) -> int:
+    """Bytes that autograd keeps of a forward pass, without weights and their bf16 copies."""
+    import torch
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in part.parameters()}
+    sizes = {tuple(size) for p in part.parameters() for size in (p.shape, p.shape[::-1]) if p.ndim > 1}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tuple(tensor.shape) not in sizes:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=amp),
+    ):
+        out = part(**inputs)
+    assert out is not None
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize(("dtype", "amp"), [("float32", False), ("float32", True), ("bfloat16", False)])
+def test_layers_keep_what_autograd_keeps(dtype: str, amp: bool) -> None:
+    """Two layers more keep so many bytes more: of a token in the language model, of a patch in the tower."""
+    torch = pytest.importorskip("torch")
+
+    tokens, side = 401, 32
+    text = {"input_ids": torch.randint(100, 900, (1, tokens)), "use_cache": False}
+    pixels = torch.randn(side * side, 3 * 2 * 14 * 14, dtype=getattr(torch, dtype))
+    image = {"hidden_states": pixels, "grid_thw": torch.tensor([[1, side, side]])}
+    shallow, deep = deep_qwen(2, dtype), deep_qwen(4, dtype)
+    half = amp or dtype == "bfloat16"
+    setup = Setup(weight_bytes=4.0 if dtype == "float32" else 2.0, compute_bytes=2.0 if half else 4.0)
+    language, tower = layers(shape_of(deep.config), setup)
+    counted = [kept_bytes(model.model.language_model, text, amp=amp) for model in (shallow, deep)]
+    assert language == pytest.approx((counted[1] - counted[0]) / 2 / tokens, rel=0.02)
+    counted = [kept_bytes(model.model.visual, image, amp=amp) for model in (shallow, deep)]
+    assert tower == pytest.approx((counted[1] - counted[0]) / 2 / side**2, rel=0.1)
 
 
 def test_what_saves_memory_and_time() -> None:
     shape, device = shape_of(THREE_B), DEVICES["h100"]
     long = replace(GROUP, answer=350, limit=2048)
-    assert activation_bytes(shape, long, Setup()) < 0.3 * activation_bytes(shape, long, Setup(checkpointing=False))
-    assert activation_bytes(shape, GROUP, Setup()) < activation_bytes(shape, replace(GROUP, shared=False), Setup())
+    assert kept_activations(shape, long, Setup()) < 0.3 * kept_activations(shape, long, Setup(checkpointing=False))
+    assert kept_activations(shape, GROUP, Setup()) < kept_activations(shape, replace(GROUP, shared=False), Setup())
     base = seconds(shape, long, Setup(reference=True), device)
     assert sum(seconds(shape, replace(long, shared=False), Setup(reference=True), device).values()) > sum(base.values())
     assert seconds(shape, long, Setup(vllm=0.3), device)["generation"] < base["generation"]
@@ -158,7 +244,8 @@ def test_what_saves_memory_and_time() -> None:
 
 def test_a_recipe_is_planned_from_its_own_data(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path / "data", THREE_B)
-    found = plan_recipe(recipe, device="h100", devices=1)
+    found = plan_recipe(recipe)  # one H100: the recipe names no machine
+    assert (found.device.name, found.setup.devices, found.setup.sharding) == ("h100", 1, "none")
     # Four sizes of pictures, twice each: 200 × 120, 90 × 160, 131 × 77 and 64 × 64 pixels on a grid of 28.
     cells = [7 * 4, 3 * 6, 5 * 3, 2 * 2]
     assert found.batch.image == sum(cells) / 4
@@ -185,7 +272,7 @@ def test_rows_of_evaluation_are_not_needed_and_answers_may_be_longer(tmp_path: P
 
 @pytest.mark.slow
 def test_it_is_near_what_was_measured() -> None:
-    """docs/engines.md: recorded steps on the CPU lie within two fifths, once the processor's rate is fitted."""
+    """docs/engines.md: recorded steps on the CPU lie within a half, once the processor's rate is fitted."""
     pytest.importorskip("trl")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "plan.py"), "--recorded", str(ROOT / "docs" / "bench_prefix.json")],
@@ -193,7 +280,7 @@ def test_it_is_near_what_was_measured() -> None:
     )  # fmt: skip
     off = [int(text) for text in re.findall(r"([+-]\d+) %", done.stdout)]
     assert len(off) >= 40
-    assert max(map(abs, off)) <= 40
+    assert max(map(abs, off)) <= 45
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
@@ -207,6 +294,12 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     for part in ("3.75 billion parameters", "weights", "together", "fits"):
         assert part in done.output
+    done = run(app, ["plan", str(file), "--without-data", "--json", "--set", "machine.devices=8", "--set", SHARDED])
+    values = json.loads(done.stdout)
+    assert (values["devices"], values["sharding"], values["fits"]) == (8, "fsdp2", True)
+    # No limit in the recipe: the family's own, 1,000,000 pixels.
+    assert 1_200 < values["batch"]["longest_image"] <= 1_000_000 / 28**2
+    assert values["batch"]["answer"] == values["batch"]["limit"] == 64
     done = run(app, ["plan", str(file), "--device", "rtx4090", "--devices", "1", "--json"])
     assert done.exit_code == 1
     values = json.loads(done.stdout)

@@ -77,3 +77,38 @@ def test_grpo_goes_on_from_the_float32_weights_of_sft(recipe_file: Path, half_mo
 def test_a_float32_model_stays_float32(recipe_file: Path, tmp_path: Path) -> None:
     out = run_sft(load_recipe(recipe_file, ["sft.max_steps=1"]), tmp_path / "run", show_progress=False)
     assert dtypes(out) == {torch.float32}
+
+
+def test_frozen_weights_stay_as_published_and_adapters_are_float32(
+    recipe_file: Path, half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import GRPOConfig
+
+    from perception_r1.train import setup
+
+    def loaded(*overrides: str) -> torch.dtype:
+        recipe = load_recipe(recipe_file, [f"model={half_model}", *overrides])
+        args = setup.trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=tmp_path, where=recipe.name)
+        family = setup.recipe_family(recipe)
+        return next(setup.load_for_training(recipe, half_model, args, family)[0].parameters()).dtype
+
+    half = "grpo.bf16=true"
+    assert loaded(LORA, half) == torch.bfloat16
+    assert loaded(LORA) == torch.float32  # computes in float32
+    assert loaded(half) == torch.float32  # every weight is trained
+    assert loaded(LORA, half, "lora.modules_to_save=[lm_head]") == torch.float32  # a copy of these is trained
+    with monkeypatch.context() as launched:
+        launched.setenv("ACCELERATE_USE_FSDP", "true")
+        assert loaded(LORA, half) == torch.float32  # weights in parts are of one dtype
+
+    settings = [f"model={half_model}", LORA, "grpo.max_steps=2", half, "reward.function=tests_reward:score"]
+    (tmp_path / "tests_reward.py").write_text(
+        "import zlib\n\ndef score(sample, completion, parsed, match):\n"
+        "    return zlib.crc32(completion.text.encode()) % 101 / 100\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = run_grpo(load_recipe(recipe_file, settings), tmp_path / "run", show_progress=False)
+    adapter = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+    assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
+    assert dtypes(out) == {torch.bfloat16}

@@ -9,19 +9,27 @@ import typer
 
 from perception_r1.cli.train import Overrides, RecipeFile
 
+OWN = "the recipe's machine"
+
 
 def plan(
     recipe: RecipeFile,
     device: Annotated[
-        str, typer.Option("--device", "-d", help="h200, h100, a100-80g, a100-40g, l40s, rtx4090, …")
-    ] = "h100",
-    devices: Annotated[int, typer.Option("--devices", "-n", min=1, help="How many, one process each.")] = 8,
-    sharding: Annotated[str, typer.Option(help="none (DDP), zero2, zero3 or fsdp2.")] = "none",
+        str | None,
+        typer.Option("--device", "-d", help="h200, h100, a100-80g, a100-40g, l40s, rtx4090, …", show_default=OWN),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", "-n", min=1, help="How many, one process each.", show_default=OWN)
+    ] = None,
+    sharding: Annotated[str | None, typer.Option(help="none (DDP), zero2, zero3 or fsdp2.", show_default=OWN)] = None,
     efficiency: Annotated[float, typer.Option(help="Share of the device's rate that training reaches.")] = 0.35,
     answer_tokens: Annotated[
         float | None,
         typer.Option("--answer-tokens", help="Mean length of an answer.", show_default="that of the right answers"),
     ] = None,
+    without_data: Annotated[
+        bool, typer.Option("--without-data", help="Plan for the largest image and the longest answer allowed.")
+    ] = False,
     override: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> int:
@@ -41,6 +49,7 @@ def plan(
         sharding=sharding,
         efficiency=efficiency,
         answer_tokens=answer_tokens,
+        with_data=not without_data,
     )
     if as_json:
         values = {
@@ -52,6 +61,8 @@ def plan(
             "steps": found.steps,
             "batch": vars(found.batch),
             "memory_bytes": found.plan.memory,
+            "memory_phase": found.plan.phase,
+            "memory_bytes_of_the_other_phase": found.plan.other_memory,
             "seconds_per_step": found.plan.seconds,
             "tokens_per_step_and_device": found.plan.tokens,
             "tokens_without_sharing": found.plan.tokens_plain,
@@ -76,19 +87,20 @@ def _print(found) -> None:  # type: ignore[no-untyped-def]  # types would import
     )
     typer.echo(
         f"prompts of {batch.prompt:,.0f} tokens ({batch.image:,.0f} of them image; longest {batch.longest:,.0f}), "
-        f"answers of about {batch.answer:,.0f} (at most {batch.limit:,})"
+        f"answers of {batch.answer:,.0f} (at most {batch.limit:,})"
     )
     saved = f", {made.tokens_plain / made.tokens:.1f} times fewer than without sharing prefixes" if batch.shared else ""
     typer.echo(f"tokens forwarded a device and step: {made.tokens:,.0f}{saved}\n")
-    typer.echo("memory of each device (GiB)")
+    other = "generation" if made.phase == "training" else "training"
+    typer.echo(f"memory of each device (GiB), at its fullest: {made.phase} ({other}: {made.other_memory / gib:.0f})")
     for name, value in made.memory.items():
         typer.echo(f"  {name:28} {value / gib:8.1f}")
-    typer.echo(f"  {'together':28} {made.total_memory / gib:8.1f}  of {found.device.memory / gib:.0f}")
+    typer.echo(f"  {'together, about':28} {made.total_memory / gib:6.0f}    of {found.device.memory / gib:.0f}")
     typer.echo("time of a step (s)")
     for name, value in made.seconds.items():
         typer.echo(f"  {name:28} {value:8.1f}")
-    whole = format_duration(made.total_seconds * found.steps)
-    typer.echo(f"  {'together':28} {made.total_seconds:8.1f}  × {found.steps:,} steps = {whole}")
+    whole = f"  × {found.steps:,} steps = {format_duration(made.total_seconds * found.steps)}" if found.rows else ""
+    typer.echo(f"  {'together, about':28} {made.total_seconds:6.0f}{whole}")
     if found.fits:
         typer.echo("\nfits, with a tenth of the memory left free")
         return

@@ -2,7 +2,7 @@
 
 A linear map costs 2 operations a weight and token forward, 4 backward; attention 4 · heads · head width for each
 pair of tokens that see each other (causal: half of the square). Sharing prefixes forwards a group's prompt and image
-once. Bytes are those of TRL as the recipes set it up: weights, gradients and AdamW in float32, compute in bf16.
+once. Bytes are in `perception_r1.plan.memory`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,6 @@ from perception_r1.plan.shapes import Shape
 
 Sharding: TypeAlias = Literal["none", "zero2", "zero3", "fsdp2"]
 SHARDINGS: tuple[str, ...] = ("none", "zero2", "zero3", "fsdp2")
-
-PATCH_BYTES = 4.0 * 3 * 2 * 16**2
-"""Float32 pixels of a patch: three channels, two frames, 16 pixels a side (14 in Qwen2 and 2.5)."""
-PIXEL_COPIES = 4.0
-"""TRL holds every row's pixels as processed, for generation, as shuffled, and as split into micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,8 @@ class Setup:
         weight_bytes, compute_bytes: of a weight as kept, and as computed with.
         checkpointing: activations are computed again in the backward pass.
         frozen_tower: the vision tower is not trained.
-        vllm: share of the device's memory that vLLM takes, 0 without; ``server`` when it has devices of its own.
+        vllm: share of the device's memory that vLLM takes, 0 without; ``server`` when it has devices of its own;
+            ``sleeps`` when it gives its memory back while the policy trains.
         efficiency: share of the device's rate that training reaches.
     """
 
@@ -78,14 +74,27 @@ class Setup:
     frozen_tower: bool = False
     vllm: float = 0.0
     server: bool = False
+    sleeps: bool = False
     efficiency: float = 0.35
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights themselves lie in parts on the devices."""
+        return self.sharding in ("zero3", "fsdp2")
+
+    @property
+    def casts(self) -> bool:
+        """Whether autocast makes a copy in bf16 of float32 weights in each forward pass."""
+        return self.weight_bytes == 4.0 and self.compute_bytes < 4.0 and self.sharding == "none"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The result: bytes and seconds by part, in order."""
+    """The result: bytes by part of the phase that needs most, the other phase's sum, and seconds by part."""
 
     memory: dict[str, float] = field(default_factory=dict)
+    phase: str = "training"
+    other_memory: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: float = 0.0
     tokens_plain: float = 0.0
@@ -123,73 +132,10 @@ def tower_operations(shape: Shape, image_tokens: float) -> float:
     return linear + 4.0 * shape.tower_hidden * pairs
 
 
-def layer_bytes(hidden: int, intermediate: int, heads_width: float, kv_width: float, compute: float) -> float:
-    """Activations of one layer kept for the backward pass, a token: norms in float32, the rest as computed with."""
-    norms = 2 * (2 * 4 + compute) * hidden
-    attention = compute * (3 * heads_width + 2 * kv_width)
-    return norms + attention + compute * 4 * intermediate
-
-
-def activation_bytes(shape: Shape, batch: Batch, setup: Setup, *, longest: bool = True) -> float:
-    """Activations at the end of a forward pass; the longest prompts and answers unless told otherwise."""
-    prompt, image = (batch.longest, batch.longest_image) if longest else (batch.prompt, batch.image)
-    answer = batch.limit if longest else batch.answer
-    tokens = batch.prompts * prompt + batch.rows * answer
-    patches = batch.prompts * image * shape.patches_per_token
-    compute = setup.compute_bytes
-    language = layer_bytes(
-        shape.hidden, shape.intermediate, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, compute
-    )
-    tower = layer_bytes(shape.tower_hidden, shape.tower_intermediate, shape.tower_hidden, shape.tower_hidden, compute)
-    # Log-probabilities of the answers: a chunk of rows of the vocabulary at a time, a few of them alive.
-    head = min(batch.rows * answer, 1024.0) * shape.vocabulary * 4.0 * 2
-    if setup.checkpointing:
-        kept = 4.0 * (shape.layers * shape.hidden * tokens + shape.tower_layers * shape.tower_hidden * patches)
-        # One layer at a time is computed again, and holds the gradients of what it computes beside it.
-        return kept + 2.0 * max(language * tokens, tower * patches) + head
-    found = shape.layers * language * tokens + head
-    return found + (0.0 if setup.frozen_tower else shape.tower_layers * tower * patches)
-
-
-def memory(shape: Shape, batch: Batch, setup: Setup, device: Device | None = None) -> dict[str, float]:
-    """Bytes of one device by what they hold."""
-    parts = setup.devices if setup.sharding != "none" else 1
-    whole = setup.devices if setup.sharding in ("zero3", "fsdp2") else 1
-    frozen = shape.tower_parameters if setup.frozen_tower else 0
-    trained = setup.lora if setup.lora is not None else shape.parameters - frozen
-    extra = setup.lora or 0
-    found = {
-        "weights": (shape.parameters * setup.weight_bytes + extra * 4.0) / whole,
-        "gradients": trained * 4.0 / parts,
-        "optimizer (AdamW)": trained * 8.0 / parts,
-    }
-    if setup.reference and setup.lora is None:
-        found["reference model"] = shape.parameters * setup.weight_bytes / whole
-    if whole > 1:
-        found["gathered layers"] = 2.0 * shape.largest_layer * setup.compute_bytes * 2
-    elif setup.compute_bytes != setup.weight_bytes and setup.weight_bytes >= 2:
-        found["weights cast to bf16"] = (shape.parameters - frozen) * setup.compute_bytes
-    found["activations"] = activation_bytes(shape, batch, setup)
-    patches = batch.rows * setup.accumulate * batch.longest_image * shape.patches_per_token
-    found["pixels"] = PIXEL_COPIES * patches * PATCH_BYTES
-    if setup.vllm and device is not None and not setup.server:
-        found["vLLM"] = setup.vllm * device.memory
-    elif not setup.server:
-        cache = batch.rows * setup.accumulate * (batch.longest + batch.limit) * cache_bytes(shape, setup)
-        gathered = shape.parameters * setup.weight_bytes if setup.sharding == "zero3" else 0.0
-        # Generation and training take turns: only what it needs beyond the activations counts.
-        found["cache of generation"] = max(0.0, cache + gathered - found["activations"])
-    return found
-
-
-def cache_bytes(shape: Shape, setup: Setup) -> float:
-    """Keys and values that generation keeps of a token."""
-    kept = 2.0 if setup.vllm else max(2.0, min(setup.weight_bytes, 4.0))
-    return 2.0 * shape.layers * shape.kv_heads * shape.head_dim * kept
-
-
 def seconds(shape: Shape, batch: Batch, setup: Setup, device: Device) -> dict[str, float]:
     """Seconds of one step by what they are spent on."""
+    from perception_r1.plan.memory import cache_bytes
+
     rate = device.rate * setup.efficiency
     once = forward_operations(shape, batch)
     backward = 2.0 * once - (batch.prompts * tower_operations(shape, batch.image) if setup.frozen_tower else 0.0)
@@ -198,13 +144,18 @@ def seconds(shape: Shape, batch: Batch, setup: Setup, device: Device) -> dict[st
     found = {}
     rows = batch.rows * n
     if not setup.server:
-        read = shape.parameters * (2.0 if setup.vllm else max(1.0, setup.weight_bytes))
-        read += rows * (batch.prompt + batch.answer / 2) * cache_bytes(shape, setup)
+        cache = cache_bytes(shape, setup)
+        # Each token reads every weight; autocast reads them in float32, writes them in bf16, and reads those.
+        weight = setup.weight_bytes if setup.sharding == "none" else setup.compute_bytes
+        read = shape.parameters * (2.0 if setup.vllm else 8.0 if setup.casts else max(1.0, weight))
+        read += rows * (batch.prompt + batch.answer / 2) * cache
         work = 2.0 * rows * (shape.language_linear + shape.experts * shape.active)
         # A token of every row costs one reading of weights and cache, the operations, or the time to start the
         # layers' kernels, whichever is longest.
         kernels = shape.layers * (1e-4 if setup.vllm else 8e-4)
         token = max(read / device.bandwidth / 0.7, work / rate, kernels)
+        if setup.sharding == "fsdp2" and not setup.vllm:  # each token gathers the layers again
+            token += shape.parameters * setup.compute_bytes / device.link
         longest = min(batch.limit, 1.5 * batch.answer)  # a batch waits for its longest answer
         found["generation"] = n * forward_operations(shape, batch, answer=0.0) / rate + longest * token
     if setup.reference:
@@ -222,11 +173,17 @@ def seconds(shape: Shape, batch: Batch, setup: Setup, device: Device) -> dict[st
 
 def estimate(shape: Shape, batch: Batch, setup: Setup, device: Device) -> Plan:
     """The whole plan of one step on one device."""
+    from perception_r1.plan.memory import phases
+
     plain = Batch(**{**vars(batch), "shared": False})
     tokens = batch.prompts * batch.prompt + batch.rows * batch.answer
     once = forward_operations(shape, batch)
+    parts = phases(shape, batch, setup, device)
+    first, second = sorted(parts, key=lambda name: -sum(parts[name].values()))
     return Plan(
-        memory(shape, batch, setup, device),
+        parts[first],
+        first,
+        sum(parts[second].values()),
         seconds(shape, batch, setup, device),
         setup.accumulate * tokens,
         setup.accumulate * (plain.prompts * plain.prompt + plain.rows * plain.answer),

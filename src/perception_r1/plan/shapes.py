@@ -77,6 +77,12 @@ def known_models() -> dict[str, Shape]:
     return {name: Shape(**dict(zip(names, values, strict=True))) for name, values in json.loads(text).items()}
 
 
+def known_type(model: str) -> str:
+    """``model_type`` of a published model of `known_models`."""
+    text = (files("perception_r1") / "assets" / "models" / "configs.json").read_text(encoding="utf-8")
+    return str(json.loads(text)[model]["model_type"])
+
+
 def _counted(config: Any) -> Shape:
     """Count on a model without storage (torch's meta device)."""
     import torch

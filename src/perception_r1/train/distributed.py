@@ -74,6 +74,16 @@ def main_first() -> Iterator[None]:
         yield
 
 
+def sharding_asked(args: Any, environment: Mapping[str, str] | None = None) -> dict[str, bool]:
+    """Whether the trainer's arguments, or a launcher's variables, ask for FSDP and for DeepSpeed."""
+    variables = os.environ if environment is None else environment
+    return {
+        "FSDP": bool(getattr(args, "fsdp", None)) or variables.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+        "DEEPSPEED": bool(getattr(args, "deepspeed", None))
+        or variables.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
+    }
+
+
 def check_distribution(accelerator: Any, args: Any, environment: Mapping[str, str] | None = None) -> None:
     """Refuse to train when FSDP or DeepSpeed was asked for and something else runs.
 
@@ -88,14 +98,8 @@ def check_distribution(accelerator: Any, args: Any, environment: Mapping[str, st
     Raises:
         RecipeError: naming both.
     """
-    variables = os.environ if environment is None else environment
     kind = str(accelerator.distributed_type).rpartition(".")[2]
-    wishes = {
-        "FSDP": bool(getattr(args, "fsdp", None)) or variables.get("ACCELERATE_USE_FSDP", "").lower() == "true",
-        "DEEPSPEED": bool(getattr(args, "deepspeed", None))
-        or variables.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
-    }
-    for name, wished in wishes.items():
+    for name, wished in sharding_asked(args, environment).items():
         if wished and kind != name:
             running = "one process without sharding" if kind == "NO" else f"{kind} without sharding"
             raise RecipeError(

@@ -58,7 +58,7 @@ def train_grpo(
         held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
     check_enough_rows(len(samples), args, recipe)
-    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
+    model, processor = setup.load_for_training(recipe, start, args, family)
     args.model_init_kwargs = {"dtype": "float32", **(args.model_init_kwargs or {})}  # of the reference model
     setup.check_prompt_length([*samples, *held_out], task, processor, model, args.max_completion_length)
     ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))
@@ -104,6 +104,7 @@ def train_grpo(
     distributed.check_distribution(trainer.accelerator, args)
     keep_prompts(trainer)
     guard.watch(trainer)
+    setup.keep_trained_in_float32(trainer)
     keep_in_step(trainer)
     saved = share_prefixes(trainer) if recipe.shared_prefix else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

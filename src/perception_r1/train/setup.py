@@ -21,6 +21,7 @@ from perception_r1.models.limits import set_limits
 from perception_r1.models.load import detect_family, load_model
 from perception_r1.models.processors import known_ids
 from perception_r1.tasks import Task, make_task, reward_spec
+from perception_r1.train.distributed import sharding_asked
 
 if TYPE_CHECKING:
     from perception_r1.types import Sample
@@ -158,21 +159,52 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
     return args
 
 
-def load_for_training(recipe: Recipe, path: str | Path, init: dict[str, Any] | None, family: Family) -> tuple[Any, Any]:
-    """Model and processor, in float32 unless the recipe says otherwise; the processor has the recipe's image limits.
+def weights_dtype(recipe: Recipe, *, half: bool, sharded: bool) -> str:
+    """The dtype in which the recipe's start is loaded: "float32", or "auto" (as saved) for weights that stay frozen.
 
-    Checkpoints and the final model are saved with it, so that whoever loads them sees images as training did.
+    At a learning rate of 1e-6 most updates of a bfloat16 weight round to nothing, so what is trained is kept in float32
+    and ``bf16: true`` computes in bfloat16 under autocast. Under LoRA the model's own weights are only computed with;
+    kept as published they cost half, and no cast. The adapters are float32 either way. Weights that are sharded must be
+    of one dtype.
 
-    At a learning rate of 1e-6 most updates of a bfloat16 weight round to nothing, so weights are kept in float32 and
-    ``bf16: true`` computes in bfloat16 under autocast.
+    Args:
+        recipe: its ``lora`` table says what is trained.
+        half: training computes in bfloat16.
+        sharded: FSDP or DeepSpeed splits the weights.
     """
-    kwargs = {"dtype": "float32", **(init or {})}
-    model, processor = load_model(path, **kwargs)
+    lora = recipe.lora or {}
+    copies = any(lora.get(key) for key in ("modules_to_save", "trainable_token_indices"))
+    frozen = bool(lora) and not copies and lora.get("bias", "none") == "none"
+    return "auto" if frozen and half and not sharded else "float32"
+
+
+def load_for_training(recipe: Recipe, path: str | Path, args: Any, family: Family) -> tuple[Any, Any]:
+    """Model and processor, in `weights_dtype` unless the recipe's ``model_init_kwargs`` say otherwise.
+
+    The processor has the recipe's image limits; checkpoints and the final model are saved with it, so that whoever
+    loads them sees images as training did.
+
+    Args:
+        recipe: what is frozen, and what is trained.
+        path: of the model to start from.
+        args: the trainer's arguments.
+        family: of the model.
+    """
+    dtype = weights_dtype(recipe, half=bool(args.bf16), sharded=any(sharding_asked(args).values()))
+    model, processor = load_model(path, **{"dtype": dtype, **(args.model_init_kwargs or {})})
     set_limits(processor, recipe_limits(recipe, family))
     if recipe.freeze_vision:
         for parameter in vision_tower(model).parameters():
             parameter.requires_grad_(False)
     return model, processor
+
+
+def keep_trained_in_float32(trainer: Any) -> None:
+    """Keep adapters in float32: over quantised weights TRL has them in bfloat16, which a small step does not move."""
+    if trainer.accelerator.unwrap_model(trainer.model).__class__.__name__.startswith("Peft"):
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                parameter.data = parameter.data.float()
 
 
 def vision_tower(model: Any) -> Any:

@@ -37,7 +37,7 @@ def train_sft(
         samples = setup.recipe_samples(recipe, recipe.data.train, family)
         held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
-    model, processor = setup.load_for_training(recipe, start, args.model_init_kwargs, family)
+    model, processor = setup.load_for_training(recipe, start, args, family)
     args.model_init_kwargs = None
     setup.check_prompt_length([*samples, *held_out], task, processor, model, 0)
 
@@ -64,6 +64,7 @@ def train_sft(
     )
     trainer.remove_callback(_printer())
     distributed.check_distribution(trainer.accelerator, args)
+    setup.keep_trained_in_float32(trainer)
     keep_in_step(trainer)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     setup.tell_best(trainer, show_progress)
