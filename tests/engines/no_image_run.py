@@ -55,7 +55,7 @@ def train(model_path: str, out: str, kind: str) -> None:
         "beta": 0.1, "learning_rate": 1e-3, "logging_steps": 1, "report_to": "none", "use_cpu": True,
         "bf16": False, "seed": 3,
         "save_strategy": "no", "disable_tqdm": True, "shuffle_dataset": False, "remove_unused_columns": False,
-        "activation_checkpointing": kind == "ddp", "log_multimodal": False,
+        "gradient_checkpointing": kind == "ddp", "log_multimodal": False,
     }  # fmt: skip
     trainer = GRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(model_path),

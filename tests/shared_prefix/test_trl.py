@@ -72,7 +72,7 @@ def test_checkpointing_and_accumulation(saved: Any, tmp_path: Path) -> None:
     both(
         tmp_path,
         saved("qwen2_5_vl"),
-        activation_checkpointing=True,
+        gradient_checkpointing=True,  # the name in every version
         gradient_accumulation_steps=2,
         per_device_train_batch_size=4,
         beta=0.05,

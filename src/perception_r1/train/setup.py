@@ -22,6 +22,7 @@ from perception_r1.models.load import detect_family, load_model
 from perception_r1.models.processors import known_ids
 from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.train.distributed import sharding_asked
+from perception_r1.train.renamed import installed_names
 
 if TYPE_CHECKING:
     from perception_r1.types import Sample
@@ -118,9 +119,9 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
     """
     import torch
 
-    table = dict(table or {})
-    check_best_metric(table, name, where)
     known = {field.name for field in dataclasses.fields(config_class) if field.init}
+    table = installed_names(table or {}, known, f"{where}: field '{name}")
+    check_best_metric(table, name, where)
     for key in table:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
