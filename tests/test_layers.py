@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "perception_r1"
 LAYERS = {
     "types": 0,
     "errors": 0,
+    "packages": 0,
+    "disk": 0,
     "progress": 0,
     "config": 1,
     "core": 1,

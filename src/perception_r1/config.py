@@ -85,7 +85,11 @@ class Judge(BaseModel):
 
 
 class Reward(BaseModel):
-    """A preset, and what is changed of it (see ``core.rewards``); ``judge`` is of the visual perception reward."""
+    """A preset, and what is changed of it (see ``core.rewards``); ``judge`` is of the visual perception reward.
+
+    ``function`` is ``package.module:name`` of a function of the user's, called as ``fn(sample, completion, parsed,
+    match)`` (`types.Sample`, `Completion`, `Parsed`, and `Match` or None); it gives a number, or None for *not scored*.
+    """
 
     model_config = _STRICT
 

@@ -11,34 +11,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTION = "perception-r1"
+from perception_r1.packages import DISTRIBUTION, OPTIONAL, extra_line
 
-# What cannot be done without a package. Packages that only serve another (accelerate for trl) say so.
-DISABLES: Mapping[str, str] = {
-    "torch": "train, sft, eval of a model, demo",
-    "transformers": "train, sft, eval of a model, demo",
-    "trl": "train, sft, demo",
-    "accelerate": "train, sft, demo",
-    "datasets": "train, sft, demo, Hugging Face data sets",
-    "peft": "recipes with a 'lora' table",
-    "scikit-learn": "the digit scenes: demo and the source 'digits'",
-    "hotcoco": "COCO AP of detection",
-    "nltk": "BLEU and METEOR of OCR",
-    "jieba": "OCR metrics of Chinese pages",
-    "aiohttp": "eval through a server, rewards by a judge model",
-    "math-verify": "grading of mathematical answers",
-    "matplotlib": "the plots of report.html",
-    "jinja2": "report.html",
-    "vllm": "use_vllm in a recipe (rollouts by vLLM)",
-    "deepspeed": "ZeRO (configs/accelerate/zero2.yaml, zero3.yaml)",
-    "bitsandbytes": "QLoRA (configs/recipe/qlora.yaml)",
-}
 TRAIN_EXTRA = "train"
 
 
@@ -149,15 +128,15 @@ def _packages() -> tuple[Package, ...]:
 def _package(name: str, extra: str, required: str) -> Package:
     installed = _version(name)
     ok = installed is not None and _satisfies(installed, required)
-    fix = f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f'pip install "{DISTRIBUTION}"'
+    known = OPTIONAL.get(name.lower())
     return Package(
         name=name,
         extra=extra,
         installed=installed,
         required=required,
         ok=ok,
-        disables=DISABLES.get(name.lower(), "everything" if not extra else ""),
-        fix="" if ok else fix,
+        disables=known.disables if known else "everything" if not extra else "",
+        fix="" if ok else extra_line(extra),
     )
 
 
@@ -211,7 +190,7 @@ def _deep() -> list[str]:
     if done.returncode == 0:
         return []
     lines = done.stderr.strip().splitlines() or ["unknown error"]
-    return [f'the trainers do not import ({lines[-1]}): pip install --upgrade "{DISTRIBUTION}[{TRAIN_EXTRA}]"']
+    return [f"the trainers do not import ({lines[-1]}): {extra_line(TRAIN_EXTRA)} --upgrade"]
 
 
 def _memory(key: str) -> float | None:

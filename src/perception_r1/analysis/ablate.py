@@ -20,6 +20,7 @@ from perception_r1.analysis.runs import as_settings
 from perception_r1.config import Recipe, load_recipe
 from perception_r1.errors import UserError
 from perception_r1.progress import format_duration
+from perception_r1.train.preflight import preflight
 
 ResolveRecipe = Callable[[str, Path, int, tuple[str, ...]], Recipe]
 """(name, output folder, seed, settings) → recipe, for recipes that are no files (``demo:counting``)."""
@@ -63,6 +64,8 @@ def run_grid(
     """
     began = time.monotonic()
     for job in {(job.grid.name, job.case): job for job in jobs if not job.is_done}.values():
+        if (stage := job.grid.cases[job.case].stage) != "base":
+            preflight(job_recipe(job, out, resolve), "sft" if stage == "sft" else "grpo", job.folder)
         if warning := too_little_room(job, job_recipe(job, out, resolve)):
             say(f"warning: {warning}")
     spent: list[float] = []

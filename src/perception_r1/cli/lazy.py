@@ -14,19 +14,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
+from perception_r1.disk import is_want_of_room, no_room
 from perception_r1.errors import UserError
+from perception_r1.packages import extra_line, extra_of_module
 from perception_r1.train import launch
-
-# Optional packages and the extra that brings them: a missing one is an answer for the user, not a traceback.
-EXTRAS: dict[str, str] = {
-    **dict.fromkeys(["torch", "transformers", "trl", "accelerate", "peft", "datasets", "sklearn"], "train"),
-    **dict.fromkeys(["hotcoco", "nltk", "jieba", "aiohttp"], "eval"),
-    **dict.fromkeys(["math_verify"], "judge"),
-    **dict.fromkeys(["matplotlib", "jinja2"], "report"),
-    "vllm": "vllm",
-    "deepspeed": "deepspeed",
-    "bitsandbytes": "qlora",
-}
 
 
 class Spec(NamedTuple):
@@ -139,14 +130,16 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return _one_line(str(error))
     if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").split(".")[0]
-        extra = EXTRAS.get(package)
-        return None if extra is None else f'this needs {package}: pip install "perception-r1[{extra}]" (see pr1 doctor)'
+        module = (error.name or "").split(".")[0]
+        extra = extra_of_module(module)
+        return None if extra is None else f"this needs {module}: {extra_line(extra)} (see pr1 doctor)"
     if isinstance(error, BrokenPipeError):
         # `pr1 score … | head`: the reader has what it wanted. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0)
     if isinstance(error, OSError) and error.errno is not None:
+        if error.filename is not None and is_want_of_room(error):
+            return no_room(error, error.filename)
         if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         return error.strerror if error.errno == errno.ENOSPC else None

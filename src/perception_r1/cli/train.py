@@ -93,9 +93,12 @@ def _run(
         typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
         return
     from perception_r1.train import launch
+    from perception_r1.train.preflight import preflight
 
     folder = out or Path("runs") / recipe.name
-    table = (recipe.sft if ctx.info_name == "sft" else recipe.grpo) or {}
+    name = "sft" if ctx.info_name == "sft" else "grpo"
+    preflight(recipe, name, folder)
+    table = (recipe.sft if name == "sft" else recipe.grpo) or {}
     n = launch.n_to_start(processes, table)
     if n > 1:
         typer.echo(launch.announcement(n, table, processes), err=True)

@@ -49,9 +49,9 @@ def backend_identity(
 
         url = _url(server)
         return served_identity(url, model, listed_model(url, model))
-    from perception_r1.models.load import check_model_path
+    from perception_r1.models.load import check_available
 
-    check_model_path(model)
+    check_available(model)
     return model_identity(model, revision=(engine or {}).get("revision"))
 
 
@@ -85,9 +85,9 @@ def open_backend(
         assert server is not None
         chat = ChatServer(url, model, concurrency=server.concurrency, timeout_s=server.timeout_s)
         return ServerStreamer(chat, family, **common, extra=server.request)
-    from perception_r1.models.load import check_model_path
+    from perception_r1.models.load import check_available
 
-    check_model_path(model)
+    check_available(model)
     if backend == "vllm":
         from perception_r1.evaluate.vllm_engine import VllmStreamer
         from perception_r1.models.processors import load_processor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perception_r1.errors import ModelError
 from perception_r1.families import Family, family_of_model_type
 from perception_r1.models.files import check_files
+from perception_r1.models.hub import check_hub_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -32,7 +33,7 @@ def load_model(
 
     from perception_r1.models.processors import HUB_OPTIONS, load_processor
 
-    check_model_path(path_or_id)
+    check_available(path_or_id)
     hub = {key: value for key, value in model_kwargs.items() if key in HUB_OPTIONS}
     processor = load_processor(str(path_or_id), **hub)  # of the same revision; its faults show before weights are read
     try:
@@ -49,6 +50,17 @@ def load_model(
     if device is not None:
         model = model.to(device)
     return model, processor
+
+
+def check_available(path_or_id: str | Path) -> None:
+    """`check_model_path`, and an id that the hub does not have, or that cannot be asked for, is refused too.
+
+    Raises:
+        ModelError: what is missing and how to get it.
+    """
+    check_model_path(path_or_id)
+    if not Path(path_or_id).exists():
+        check_hub_model(str(path_or_id))
 
 
 def check_model_path(path_or_id: str | Path) -> None:
@@ -84,7 +96,7 @@ def model_type(path_or_id: str | Path) -> str:
     """
     from transformers import AutoConfig
 
-    check_model_path(path_or_id)
+    check_available(path_or_id)
     try:
         return str(AutoConfig.from_pretrained(str(path_or_id)).model_type)
     except (OSError, ValueError, KeyError) as error:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from perception_r1.core.groups import group_advantages
 from perception_r1.data.rows import row_from_sample
+from perception_r1.disk import naming
 from perception_r1.errors import RecipeError
 from perception_r1.progress import progress
 from perception_r1.types import Completion, RewardRecord, Sample
@@ -27,7 +28,7 @@ class MetricsWriter(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         values = {"step": state.global_step, **{name: _finite(value) for name, value in logs.items()}}
-        with self.path.open("a", encoding="utf-8") as stream:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
 
@@ -151,9 +152,9 @@ class RolloutWriter:
         suffix = "" if self.rank == 0 else f"-rank{self.rank}"
         path = self.folder / f"step-{self.step:06d}{suffix}.parquet"
         temporary = path.with_suffix(".tmp")
-        pyarrow.parquet.write_table(
-            pyarrow.Table.from_pylist(self.rows, schema=_schema()), temporary, compression="zstd"
-        )
+        table = pyarrow.Table.from_pylist(self.rows, schema=_schema())
+        with naming(path):
+            pyarrow.parquet.write_table(table, temporary, compression="zstd")
         temporary.replace(path)
 
 

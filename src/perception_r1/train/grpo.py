@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.config import Recipe
+from perception_r1.disk import room_in
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.dtype import cast_saved, published_dtype
@@ -107,11 +108,13 @@ def train_grpo(
     setup.keep_trained_in_float32(trainer)
     keep_in_step(trainer)
     saved = share_prefixes(trainer) if recipe.shared_prefix else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with room_in(out):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        model_folder = finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
     setup.tell_best(trainer, show_progress)
     if saved and show_progress and trainer.is_world_process_zero():
         print(saved, file=sys.stderr)
-    return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
+    return model_folder
 
 
 def keep_in_step(trainer: Any) -> None:

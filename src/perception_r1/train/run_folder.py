@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from perception_r1.disk import naming
 from perception_r1.errors import UserError
 from perception_r1.train.distributed import n_processes
 
@@ -183,7 +184,8 @@ def write_text(path: Path, text: str) -> None:
     """Write text so that a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with naming(path):
+            temporary.write_text(text, encoding="utf-8")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

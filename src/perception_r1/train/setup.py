@@ -134,6 +134,16 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
         if key in table:
             raise RecipeError(f"{where}: field '{name}.{key}': not to be set here ({reason})")
     gpu = torch.cuda.is_available()
+    bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if gpu and not bf16 and table.get("bf16") and not table.get("use_cpu"):
+        raise RecipeError(
+            f"{where}: field '{name}.bf16': the GPU has no bfloat16; leave it out (float32), or fp16: true"
+        )
+    attention = str((table.get("model_init_kwargs") or {}).get("attn_implementation"))
+    if attention.startswith("flash_attention") and (not gpu or table.get("use_cpu")):
+        raise RecipeError(
+            f"{where}: field '{name}.model_init_kwargs.attn_implementation': {attention} needs a GPU; take sdpa"
+        )
     if table.get("eval_strategy", "no") not in ("no", False):
         # TRL's own defaults: an evaluation with each log (each step), in batches of 8 whatever the training's.
         batch = table.get("per_device_train_batch_size", 8)
@@ -142,7 +152,7 @@ def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str,
         table = {"metric_for_best_model": "eval_reward", **table}  # its loss says nothing
     defaults = {
         "use_cpu": not gpu,
-        "bf16": gpu,
+        "bf16": bf16 and not table.get("fp16"),
         "logging_steps": 1,
         "report_to": "none",
         "save_strategy": "steps",

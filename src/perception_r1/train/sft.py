@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from perception_r1.config import Recipe
+from perception_r1.disk import room_in
 from perception_r1.models.load import check_model_path
 from perception_r1.train import distributed, run_folder, setup
 from perception_r1.train.grpo import _printer, finish, keep_in_step, step_of
@@ -66,6 +67,7 @@ def train_sft(
     distributed.check_distribution(trainer.accelerator, args)
     setup.keep_trained_in_float32(trainer)
     keep_in_step(trainer)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    setup.tell_best(trainer, show_progress)
-    return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
+    with room_in(out):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        setup.tell_best(trainer, show_progress)
+        return finish(trainer, processor, out, start, began, dtype=recipe.save_dtype)
