@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from perception_r1.analysis.ablate import job_recipe, too_little_room
+from perception_r1.analysis.ablate import check_done, job_recipe, too_little_room
 from perception_r1.analysis.grid import Job, jobs_of, load_grid
 from perception_r1.analysis.grid_table import (
     direction,
@@ -17,6 +18,7 @@ from perception_r1.analysis.grid_table import (
     pooled_difference,
     read_published,
 )
+from perception_r1.analysis.job_record import write_record
 from perception_r1.analysis.runs import as_settings
 from perception_r1.errors import RecipeError, UserError
 
@@ -261,15 +263,16 @@ def test_a_grid_runs_resumes_and_writes_its_page(tmp_path):
     done = CliRunner().invoke(app, [*command, "--only", "small/base"])
     assert done.exit_code == 0, done.output
     assert "3 runs of the grid are missing so far" in done.output
-    # A run that breaks (a file where its folder should be) does not stop the others.
-    broken = out / "small/sft-rl/seed-0/grpo"
-    broken.parent.mkdir(parents=True)
-    broken.write_text("in the way")
+    # A run that breaks (a file that is damaged) does not stop the others.
+    broken = out / "small/sft-rl/seed-0/eval"
+    broken.mkdir(parents=True)
+    (broken / "samples.jsonl").write_text('{"id": "a"}\n')
+    (broken / "settings.json").write_text("{")
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1 and "1 runs of the grid are missing" in done.output
     assert "Error" in (broken.parent / "error.txt").read_text()
     assert "What is missing so far" in page.read_text()
-    broken.unlink()
+    shutil.rmtree(broken)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "base: accuracy" not in done.output  # what is done is not done again
@@ -287,6 +290,10 @@ def test_a_grid_runs_resumes_and_writes_its_page(tmp_path):
     before = text, (tmp_path / "docs/mini/small.svg").read_text()
     assert CliRunner().invoke(app, [*command, "--table"]).exit_code == 0
     assert (page.read_text(), (tmp_path / "docs/mini/small.svg").read_text()) == before
+    # a grid that was changed: no figure of the one before is shown under the new settings
+    for more in ([], ["--table"]):
+        done = CliRunner().invoke(app, [*command, *more, "--set", "grpo.beta=0.3"])
+        assert done.exit_code == 2 and "differs in: grpo.beta" in done.output
 
 
 def test_a_recipe_that_cannot_run_stops_the_grid(tmp_path, grid):
@@ -304,3 +311,50 @@ def test_the_page_of_a_grid_says_what_is_left_to_trl():
     words = _grpo_words(10, 16, 8, None, None)
     assert "10 steps of 2 prompts × 8 rollouts, learning rate TRL's own, KL weight TRL's own" in words
     assert "learning rate 1e-06, KL weight 0.04 (" in _grpo_words(10, 16, 8, 1e-6, 0.04)
+
+
+def done(job, out, start="some/model"):
+    write_record(job, job_recipe(job, out), start, out)
+    job.results.mkdir(parents=True)
+    (job.results / "metrics.json").write_text("{}")
+
+
+def test_a_grid_that_was_changed_does_not_show_the_figures_of_before(grid, tmp_path):
+    out = tmp_path / "out"
+    (rl, *_) = jobs_of([grid], out, only=["g/rl"])
+    assert check_done([rl], out) == 0  # not run yet
+    done(rl, out)
+    assert check_done([rl], out) == 0
+    for changes, name in (({"grpo.beta": 0.1}, "grpo.beta"), ({"grpo.epsilon": 0.3}, "grpo.epsilon"),
+                          ({"reward.preset": "robust"}, "reward.preset"),
+                          ({"eval.max_new_tokens": 9}, "eval.max_new_tokens")):  # fmt: skip
+        changed = grid.model_copy(update={"last": changes})
+        with pytest.raises(
+            UserError, match=rf"was run with another recipe \(differs in: {name}\); choose another --out"
+        ):
+            check_done(jobs_of([changed], out, only=["g/rl"])[:1], out)
+    (tmp_path / "base.yaml").write_text(BASE.replace("n: 8}}]}", "n: 9}}]}"))
+    with pytest.raises(UserError, match=r"data\.eval\.0\.options\.n"):
+        check_done([rl], out)
+    (tmp_path / "base.yaml").write_text(BASE)
+    (rl.folder / "job.json").unlink()  # as an earlier version left it
+    assert check_done([rl], out) == 1
+
+
+def test_a_run_that_started_from_weights_that_changed_is_said(grid, tmp_path):
+    out = tmp_path / "out"
+    (job, *_) = [job for job in jobs_of([grid], out, only=["g/sft-rl"], seeds=[0]) if job.case == "sft-rl"]
+    start = out / "g/sft/seed-0/model"
+    start.mkdir(parents=True)
+    (start / "config.json").write_text("{}")
+    done(job, out, start)
+    assert check_done([job], out) == 0
+    (start / "model.safetensors").write_bytes(b"retrained")
+    with pytest.raises(UserError, match=r"differs in: the weights of .*g/sft/seed-0/model"):
+        check_done([job], out)
+    (out / "g").rename(tmp_path / "moved")  # moved as a whole: the same
+    (tmp_path / "moved/sft/seed-0/model/model.safetensors").unlink()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "new/g")
+    (job, *_) = [job for job in jobs_of([grid], tmp_path / "new", only=["g/sft-rl"], seeds=[0]) if job.case == "sft-rl"]
+    assert check_done([job], tmp_path / "new") == 0

@@ -172,6 +172,11 @@ def test_command_with_a_model(tmp_path):
         assert refused.exit_code == 2 and option[0] in refused.output
     refused = CliRunner().invoke(app, [*arguments, "--resume", "--batch-size", "3"])
     assert refused.exit_code == 2 and "sampling" in refused.output
+    # Retrained in the same folder: the answers of before are not its answers.
+    model.generation_config.max_length = 77
+    model.save_pretrained(tmp_path / "model")
+    refused = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert refused.exit_code == 2 and "differs in: inputs" in refused.output
 
 
 def test_the_models_own_perplexity_is_that_of_its_loss(tmp_path):

@@ -11,6 +11,7 @@ from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.benchmarks import BENCHMARKS, SIZES
 from perception_r1.evaluate.lmms_results import read_lmms_results
 from perception_r1.evaluate.run import evaluate
+from perception_r1.report import write_report
 from perception_r1.report.paper import PAPERS, paper_tables, published
 from perception_r1.report.paper_page import markdown, write_paper_report
 from perception_r1.tasks import make_task
@@ -196,3 +197,31 @@ def test_results_of_lmms_eval(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match="is not readable JSON"):
         read_lmms_results(tmp_path)
+
+
+def test_models_of_one_name_have_rows_of_their_own(tmp_path):
+    """runs/A/model and another machine's runs/A/model: their figures are not put into one row."""
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / "a.png")
+    task = make_task("counting", family="qwen2_vl")
+    sample = Sample("1", "counting", "cups", CountTarget(1), str(tmp_path / "a.png"))
+    box = "<|box_start|>(0,0),(500,500)<|box_end|>"
+    for folder, text, identity in (
+        ("a/pixmo-count-val", box, {"path": "/x/A/model", "fingerprint": "1"}),
+        ("a/pixmo-count-test", box, {"path": "/x/A/model", "fingerprint": "1"}),
+        ("b/pixmo-count-val", "none", {"path": "/y/A/model", "fingerprint": "2"}),
+        ("b/pixmo-count-test", "none", {"path": "/y/A/model", "fingerprint": "2"}),
+        # saved answers of each split are files of their own, and of one model
+        ("c/pixmo-count-val", box, {"responses": "val.json", "fingerprint": "3"}),
+        ("c/pixmo-count-test", box, {"responses": "test.json", "fingerprint": "4"}),
+    ):
+        evaluate(task, [sample], {"1": Completion(text)}, tmp_path / folder, model_name=f"run-{folder[0] == 'c'}",
+                 identity=identity, progress=False, resamples=50, benchmark=folder.partition("/")[2])  # fmt: skip
+    (table,) = [table for table in paper_tables("pr1", [tmp_path]) if table.has_ours and table.key == "pixmo-count"]
+    rows = {row.name: {name: entry["value"] for name, entry in row.values.items()} for row in table.rows if row.ours}
+    assert sorted(rows.values(), key=lambda values: values["val"]) == [
+        {"val": 0.0, "test": 0.0}, {"val": 100.0, "test": 100.0}, {"val": 100.0, "test": 100.0}
+    ]  # fmt: skip
+    assert sum(name.startswith("run-False (") for name in rows) == 2 and "run-True" in rows
+
+    page = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "r.html").read_text()
+    assert "/x/A/model (1)" in page and "/y/A/model (2)" in page

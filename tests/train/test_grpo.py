@@ -121,6 +121,13 @@ def test_a_killed_run_resumes_to_the_same_result(stage: str, recipe_file: Path, 
                 killed / "rollouts" / file.name, columns=["id", "completion", "reward"]
             ) == pyarrow.parquet.read_table(file, columns=["id", "completion", "reward"])
     assert run(recipe, whole, resume=True, show_progress=False) == whole / "model"  # finished: nothing to do
+    # Of the same recipe, but other weights to start from, or other rows: another run.
+    inputs = json.loads((whole / "config.json").read_text())
+    for changed in ({"start": {"fingerprint": "0"}}, {"rows": "0"}):
+        config = {**inputs, "inputs": {**inputs["inputs"], **changed}}
+        (whole / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=r"with another recipe \(differs in: inputs\)"):
+            run(recipe, whole, resume=True, show_progress=False)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.analysis.grid import Job
+from perception_r1.analysis.job_record import check_records, write_record
 from perception_r1.analysis.runs import as_settings
 from perception_r1.config import Recipe, load_recipe
 from perception_r1.errors import UserError
@@ -41,6 +42,17 @@ def job_recipe(job: Job, out: str | Path, resolve: ResolveRecipe | None = None) 
     plain = load_recipe(path)
     seeds = [f"{table}.seed={seed}" for table in ("grpo", "sft") if getattr(plain, table) is not None]
     return load_recipe(path, (f"data.seed={seed}", *seeds, *settings))
+
+
+def check_done(jobs: Sequence[Job], out: str | Path, resolve: ResolveRecipe | None = None) -> int:
+    """Compare the runs that are done with the grid as it is now; returns how many an earlier version did.
+
+    Raises:
+        UserError: one was run with another recipe.
+    """
+    return check_records(
+        jobs, out, lambda job: job_recipe(job, out, resolve), lambda job, recipe: _start_of(job, recipe, out)
+    )
 
 
 def run_grid(
@@ -134,6 +146,12 @@ def _model_of(job: Job, case: str, out: str | Path) -> Path:
     return Path(out) / job.grid.name / case / f"seed-{job.seed}" / "model"
 
 
+def _start_of(job: Job, recipe: Recipe, out: str | Path) -> Path | str:
+    """The model that a run starts from: another case's, or the recipe's."""
+    before = job.grid.cases[job.case].after
+    return recipe.model if before is None else _model_of(job, before, out)
+
+
 def run_job(
     job: Job, out: str | Path, *, resolve: ResolveRecipe | None = None, show_progress: bool = False
 ) -> dict[str, Any]:
@@ -154,9 +172,8 @@ def run_job(
     recipe, case, folder = job_recipe(job, out, resolve), job.grid.cases[job.case], job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "error.txt").unlink(missing_ok=True)
-    model_path: Path | str = recipe.model
-    if case.after is not None:
-        model_path = _model_of(job, case.after, out)
+    model_path = _start_of(job, recipe, out)
+    write_record(job, recipe, model_path, out)
     stages: list[tuple[str, Any]] = []
     if case.stage == "sft" or (case.stage == "rl" and recipe.warm_start == "sft"):
         stages.append(("sft", train_sft))

@@ -13,7 +13,7 @@ from perception_r1.errors import RecipeError, UserError
 from perception_r1.tasks import Task
 from perception_r1.types import Sample
 
-_NOT_OF_THE_RECIPE = ("stage", "start", "sampling")
+_NOT_OF_THE_RECIPE = ("stage", "start", "inputs", "sampling")
 
 
 def run_recipe(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:

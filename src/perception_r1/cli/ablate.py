@@ -42,7 +42,7 @@ def ablate(
     """
     import json
 
-    from perception_r1.analysis.ablate import run_grid
+    from perception_r1.analysis.ablate import check_done, run_grid
     from perception_r1.analysis.grid import jobs_of, load_grid
     from perception_r1.analysis.grid_table import grid_rows, markdown, read_published
     from perception_r1.analysis.runs import read_settings
@@ -69,6 +69,8 @@ def ablate(
         typer.echo(f"{sum(not job.is_done for job in jobs)} of {len(jobs)} runs to do")
         return 0
     failed = 0
+    if unknown := check_done(jobs, folder, _demo_recipe):
+        typer.echo(f"note: {unknown} runs were done by an earlier version, which did not record their recipe", err=True)
     if not table_only:
         say = (lambda line: typer.echo(line, err=True)) if as_json else typer.echo
         failed = run_grid(jobs, folder, resolve=_demo_recipe, hours=hours, show_progress=verbose, say=say)

@@ -137,7 +137,8 @@ def _ask(
         "n": len(samples),
         "batch_size": batch,  # a batch is a step of the rollouts
     }
-    run_folder.open_run(folder, {**recipe.model_dump_plain(), "stage": "diagnose", "sampling": settings}, resume=resume)
+    config = {**recipe.model_dump_plain(), "stage": "diagnose", "sampling": settings}
+    run_folder.open_run(folder, {**config, "inputs": setup.run_inputs(recipe.model, samples)}, resume=resume)
     model, processor = load_model(recipe.model, device="cuda" if torch.cuda.is_available() else "cpu")
     generator = sampling_generator(
         model, processor, task.family, group_size=size, temperature=temperature, max_new_tokens=limit, batch_size=batch

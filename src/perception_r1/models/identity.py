@@ -76,7 +76,7 @@ def fingerprint(folder: Path) -> str:
 def file_identity(file: Path) -> dict[str, Any]:
     """Of saved answers, which stand for the model that wrote them: their place and a digest."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
-    return {"path": str(file.resolve()), "fingerprint": digest}
+    return {"responses": str(file.resolve()), "fingerprint": digest}
 
 
 def model_label(path_or_id: str | Path) -> str:
@@ -125,7 +125,8 @@ def served_identity(url: str, model: str, listed: Mapping[str, Any] | None) -> d
 
 def shown_identity(identity: Mapping[str, Any]) -> str:
     """One line for a reader."""
-    place = identity.get("path") or identity.get("id") or f"{identity.get('model')} at {identity.get('server')}"
+    places = (identity.get(key) for key in ("path", "id", "responses"))
+    place = next(filter(None, places), None) or f"{identity.get('model')} at {identity.get('server')}"
     marks = [str(identity[key]) for key in ("root", "revision", "fingerprint") if identity.get(key)]
     return f"{place} ({', '.join(marks)})" if marks else str(place)
 

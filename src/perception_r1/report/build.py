@@ -15,6 +15,7 @@ from typing import Any
 
 from perception_r1.data.files import atomic_write
 from perception_r1.evaluate.metrics import compare
+from perception_r1.models.identity import shown_identity
 from perception_r1.report import words
 from perception_r1.report.charts import dot_chart, line_chart
 from perception_r1.report.gallery import build_gallery
@@ -306,6 +307,8 @@ def _facts(
             if key in settings:
                 value = settings[key]
                 facts.append((name, ("yes" if value else "no") if isinstance(value, bool) else str(value)))
+        facts += [(f"Model: {e.title}", shown_identity(e.metrics["identity"])) for e in evaluations
+                  if e.metrics.get("identity")]  # fmt: skip
         facts.append(("Evaluated on", f"{evaluations[0].metrics['n']} samples, greedy decoding"))
         facts.append((
             "Time to evaluate",

@@ -18,6 +18,7 @@ from perception_r1.errors import UserError
 from perception_r1.evaluate.benchmarks import BENCHMARKS, SIZES
 from perception_r1.evaluate.lmms_results import read_lmms_results
 from perception_r1.evaluate.results import METRICS, SAMPLES, read_json_file
+from perception_r1.models.identity import identity_tag
 
 PAPERS = {
     "pr1": ("refcoco", "refcoco+", "refcocog", "pixmo-count", "pageocr", "coco2017", "general", "ablation"),
@@ -148,17 +149,36 @@ def benchmark_folders(folders: Iterable[str | Path]) -> list[tuple[str, Path]]:
     return sorted(found, key=lambda item: order.index(item[0]))
 
 
+def model_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What each evaluation's model is called: where several weights have one name, with their tag.
+
+    Evaluations without an identity (of earlier versions, or of saved answers) go by the name.
+    """
+    found: dict[Path, tuple[str, str]] = {}
+    for folder in folders:
+        metrics = read_json_file(folder / METRICS)
+        identity = metrics.get("identity")
+        known = identity and "responses" not in identity
+        found[folder] = str(metrics["model"]), identity_tag(identity) if known else ""
+    tags: dict[str, set[str]] = {}
+    for name, tag in found.values():
+        tags.setdefault(name, set()).add(tag)
+    return {folder: f"{name} ({tag})" if tag and len(tags[name]) > 1 else name for folder, (name, tag) in found.items()}
+
+
 def _ours(
     places: Sequence[Path],
 ) -> tuple[dict[str, dict[str, dict[str, dict[str, Any]]]], set[str]]:
     """model → table → column → entry; and the benchmarks that were seen."""
     found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     seen: set[str] = set()
-    for name, folder in benchmark_folders(places):
+    folders = benchmark_folders(places)
+    names = model_names([folder for _, folder in folders])
+    for name, folder in folders:
         metrics = read_json_file(folder / METRICS)
         ours = BENCHMARKS[name]
         seen.add(name)
-        row = found.setdefault(str(metrics["model"]), {}).setdefault(ours.table, {})
+        row = found.setdefault(names[folder], {}).setdefault(ours.table, {})
         for metric, column in ours.columns.items():
             entry = metrics["metrics"].get(metric)
             if entry:

@@ -14,7 +14,15 @@ from perception_r1.errors import UserError
 from perception_r1.evaluate.benchmarks import BENCHMARKS
 from perception_r1.evaluate.results import METRICS, SETTINGS, read_json_file, read_results
 from perception_r1.report.gallery import build_gallery
-from perception_r1.report.paper import LOWER_IS_BETTER, TITLES, Row, Table, benchmark_folders, paper_tables
+from perception_r1.report.paper import (
+    LOWER_IS_BETTER,
+    TITLES,
+    Row,
+    Table,
+    benchmark_folders,
+    model_names,
+    paper_tables,
+)
 from perception_r1.report.runs import Evaluation
 
 FORMATS = {"html": ".html", "markdown": ".md", "json": ".json"}
@@ -159,12 +167,13 @@ def _galleries(places: Sequence[Path], n: int, seed: int) -> list[Mapping[str, A
     by_name: dict[str, list[Path]] = {}
     for name, folder in benchmark_folders(places):
         by_name.setdefault(name, []).append(folder)
+    called = model_names([folder for folders in by_name.values() for folder in folders])
     found: list[Mapping[str, Any]] = []
     for number, (name, folders) in enumerate(by_name.items()):
         evaluations = []
         for folder in folders:
             metrics, settings = read_json_file(folder / METRICS), read_json_file(folder / SETTINGS) or {}
-            evaluations.append(Evaluation(str(metrics["model"]), metrics, read_results(folder), settings))
+            evaluations.append(Evaluation(called[folder], metrics, read_results(folder), settings))
         made = build_gallery(evaluations, n=n, seed=seed)
         for card in made["cards"]:
             card["ref"] = f"g{number}-{card['ref']}"

@@ -65,6 +65,7 @@ def train_grpo(
     ban_image_tokens(args, setup.image_token_ids(family, processor.tokenizer))
 
     config = {**recipe.model_dump_plain(), "stage": "grpo", "start": str(start)}
+    config["inputs"] = setup.run_inputs(start, samples)
     distributed.main_does(lambda: run_folder.open_run(out, config, resume=resume))
     if resume and (out / "model" / "config.json").is_file():
         return out / "model"

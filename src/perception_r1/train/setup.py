@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import logging
 import sys
 import warnings
@@ -17,6 +18,7 @@ from perception_r1.data.mix import mix
 from perception_r1.data.sources import load_source
 from perception_r1.errors import RecipeError
 from perception_r1.families import Family, get_family
+from perception_r1.models.identity import model_identity, weights_of
 from perception_r1.models.limits import set_limits
 from perception_r1.models.load import detect_family, load_model
 from perception_r1.models.processors import known_ids
@@ -304,6 +306,12 @@ def tell_best(trainer: Any, show_progress: bool) -> None:
     if best and show_progress and trainer.is_world_process_zero():
         step, name = best["best_step"], trainer.args.metric_for_best_model
         print(f"the model of step {step} is kept: {name} {best[name]:.4f} is the best", file=sys.stderr)
+
+
+def run_inputs(start: str | Path, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a run depends on besides its recipe, for ``config.json``: the weights it starts from, and its rows."""
+    rows = repr([(sample.id, sample.question, sample.target, sample.categories) for sample in samples])
+    return {"start": weights_of(model_identity(start)), "rows": hashlib.sha256(rows.encode()).hexdigest()[:16]}
 
 
 def quiet_libraries() -> None:

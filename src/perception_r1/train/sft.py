@@ -43,6 +43,7 @@ def train_sft(
     setup.check_prompt_length([*samples, *held_out], task, processor, model, 0)
 
     config = {**recipe.model_dump_plain(), "stage": "sft", "start": str(start)}
+    config["inputs"] = setup.run_inputs(start, samples)
     distributed.main_does(lambda: run_folder.open_run(out, config, resume=resume))
     if resume and (out / "model" / "config.json").is_file():
         return out / "model"
