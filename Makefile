@@ -4,6 +4,7 @@
 # make test-verl, make test-swift   contract tests with a real verl, ms-swift (environments of their own)
 # make bench-general MODEL=… TASKS=…   general and reasoning benchmarks through lmms-eval (an environment of its own)
 # make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
+# make gpu-wheels   what benchmarks/gpu_step.py needs on a GPU machine without a network (docs/performance.md)
 # make clean   remove environment and caches
 #
 # Each target makes the environment it needs in .venv first (Python 3.11 or newer; nothing else is assumed).
@@ -28,7 +29,7 @@ COMMA := ,
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general no-model bench-prefix clean
+.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general no-model bench-prefix gpu-wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -99,6 +100,15 @@ bench: $(VENV)/.stamp-dev
 
 bench-prefix: $(VENV)/.stamp-dev
 	@$(QUIET) $(BIN)/python benchmarks/prefix_step.py $(BENCH_ARGS)
+
+# Beside torch, transformers, accelerate, peft and the usual scientific packages, for Python 3.12 on Linux x86-64 (10 MB).
+GPU_WHEELS ?= .gpu-wheels
+manylinux = $(foreach n,2_28 2_27 2_17 2014 1,--platform manylinux$(if $(findstring _,$(n)),_)$(n)_x86_64)
+
+gpu-wheels: $(BIN)/pip
+	@$(PIP) download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(manylinux) -c constraints.txt \
+	  -d $(GPU_WHEELS) trl datasets dill multiprocess pydantic pydantic-core annotated-types typing-inspection rapidfuzz
+	@du -sh $(GPU_WHEELS)
 
 # General and reasoning benchmarks through lmms-eval, in an environment of its own (2.4 GB):
 #   make bench-general MODEL=Qwen/Qwen2.5-VL-7B-Instruct TASKS=mmstar,mmmu_val

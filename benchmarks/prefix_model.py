@@ -79,7 +79,7 @@ def build_model(*, small: bool = False) -> tuple[Any, Any]:
     return model, processor
 
 
-def build_batch(config: Any, sizes: Sizes, *, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def build_batch(config: Any, sizes: Sizes) -> dict[str, torch.Tensor]:
     """One group as TRL lays it out: one random prompt with its image as often as it has answers."""
     generator = torch.Generator().manual_seed(1)
     patches = sizes.image // config.vision_config.patch_size
@@ -92,7 +92,7 @@ def build_batch(config: Any, sizes: Sizes, *, dtype: torch.dtype = torch.float32
     ids = torch.cat([prompt.expand(sizes.group, -1), answers], 1)
     vision = config.vision_config
     channels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.randn(patches**2, channels, generator=generator).to(dtype)
+    pixels = torch.randn(patches**2, channels, generator=generator)
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -117,19 +117,17 @@ def build_trainer(
     *,
     steps: int,
     callback: Any,
-    dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Any:
     """TRL's GRPOTrainer, unmodified: one prompt a step, answers of exactly `sizes.answer` tokens, a reference model.
 
     Args:
-        model: saved to `folder` and loaded again in `dtype`, as the trainer does with the reference model.
+        model: saved to `folder` and loaded again, as the trainer does with the reference model.
         processor: of the model.
         sizes: image, prompt, group and answer.
         folder: of the run.
         steps: how many to make.
         callback: hears of every step.
-        dtype: of the weights.
         settings: of GRPOConfig, instead of ours.
     """
     import numpy as np
@@ -139,7 +137,9 @@ def build_trainer(
 
     model.save_pretrained(folder)  # the trainer loads its reference model from here
     processor.save_pretrained(folder)
-    model = type(model).from_pretrained(folder, dtype=dtype, attn_implementation=model.config._attn_implementation)
+    model = type(model).from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=model.config._attn_implementation
+    )
     rng = np.random.default_rng(0)
     shape = (sizes.image, sizes.image, 3)
     pictures = [Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)) for _ in range(2)]
