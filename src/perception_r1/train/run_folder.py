@@ -63,7 +63,7 @@ def is_unstarted(folder: Path) -> bool:
     checkpoint, no model, no evaluation, at most the first step's rollouts. A folder that no run of ours made is not.
     """
     if not folder.is_dir():
-        return not folder.exists()
+        return True  # or a file is in the way, as making the folder will say
     config = _read_config(folder / "config.json")
     if config is None or config["stage"] not in _TRAINING:
         own = () if config is None else ("config.json",)
