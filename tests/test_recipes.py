@@ -149,9 +149,10 @@ FAST = {"grounding/rl", "counting/no-matching", "detection/reward-3-cls", "ocr/s
     [pytest.param(path, id=name(path), marks=[] if name(path) in FAST else [pytest.mark.slow]) for path in TRAINED],
 )
 def test_dry_run(path: Path) -> None:
-    """One real step of TRL's trainer with a tiny model of the recipe's family."""
+    """One real step of TRL's trainer with a tiny model of the recipe's family, on digits instead of its data."""
     recipe = load_recipe(path)
     command = "sft" if recipe.grpo is None else "train"
-    result = CliRunner().invoke(app, [command, str(path), "--dry-run"])
+    digits = "data.train=[{source: digits, options: {max_digits: 3}}]"
+    result = CliRunner().invoke(app, [command, str(path), "--dry-run", "--set", digits])
     assert result.exit_code == 0, result.stderr
     assert f"{recipe.name}: one step ran" in result.stdout

@@ -66,9 +66,10 @@ def test_the_docs_list_each() -> None:
     [pytest.param(p, id=p.stem, marks=[] if p.stem == "rl" else [pytest.mark.slow]) for p in TRAINED],
 )
 def test_dry_run(path: Path) -> None:
-    """One real step of TRL's trainer with a tiny model of the recipe's family; the judge is left out."""
+    """One real step of TRL's trainer with a tiny model of the recipe's family, on diagrams, without the judge."""
     recipe = load_recipe(path)
     command = "sft" if recipe.grpo is None else "train"
-    result = CliRunner().invoke(app, [command, str(path), "--dry-run"])
+    diagrams = "data.train=[{source: diagrams, options: {size: 112}}]"
+    result = CliRunner().invoke(app, [command, str(path), "--dry-run", "--set", diagrams])
     assert result.exit_code == 0, result.stderr
     assert f"{recipe.name}: one step ran" in result.stdout

@@ -23,7 +23,8 @@ Overrides = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="One step with a tiny model of the recipe's family on handwritten digits: does it run at all?"
+        "--dry-run",
+        help="One step on a few of the recipe's own rows with a tiny model like its own; downloads nothing.",
     ),
 ]
 Processes = Annotated[
