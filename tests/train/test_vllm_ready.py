@@ -17,7 +17,8 @@ import pytest
 pytest.importorskip("trl")
 
 from perception_r1.errors import RecipeError
-from perception_r1.train.vllm_prompts import one_token_per_image
+from perception_r1.models.tiny import TINY_FAMILIES, build_processor
+from perception_r1.train.vllm_prompts import around_images, one_token_per_image
 from perception_r1.train.vllm_ready import _check_server, check_vllm
 
 
@@ -126,3 +127,35 @@ def test_one_token_per_image(prompt: list[int], expected: list[int]) -> None:
     short = one_token_per_image(prompt, 9)
     assert short == expected
     assert one_token_per_image(short, 9) == short
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ([7, 9, 9, 8], [9]),
+        ([1, 7, 9, 8, 2, 7, 9, 9, 8, 3], [1, 9, 2, 9, 3]),
+        ([1, 9, 2, 9], [1, 9, 2, 9]),  # not expanded: nothing around it
+        ([1, 9, 9, 8], [1, 9, 8]),  # half of what belongs around it is none of the processor's
+        ([1, 7, 9, 9], [1, 7, 9]),
+    ],
+)
+def test_what_the_processor_puts_around_an_image_goes_too(prompt: list[int], expected: list[int]) -> None:
+    short = one_token_per_image(prompt, 9, [7], [8])
+    assert short == expected
+    assert one_token_per_image(short, 9, [7], [8]) == short
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_a_prompt_is_shortened_to_what_the_template_gives(family: str) -> None:
+    from PIL import Image
+
+    processor = build_processor(family)
+    for n_images in (1, 2):
+        images = [{"type": "image", "image": Image.new("RGB", (112, 56 * (1 + i)))} for i in range(n_images)]
+        chat = [{"role": "user", "content": [*images, {"type": "text", "text": "Is <img> there?"}]}]
+        expanded = processor.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0]
+        plain = processor.tokenizer(processor.apply_chat_template([chat], tokenize=False)[0])["input_ids"]
+        if n_images == 1:
+            around = around_images(plain, expanded, processor.image_token_id)
+            assert len(around[0]) == len(around[1]) == (family == "internvl")
+        assert one_token_per_image(expanded, processor.image_token_id, *around) == plain
