@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from perception_r1.errors import UserError
 from perception_r1.integrations.scoring import (
+    ROW_COLUMN,
     Settings,
     judge_of,
     metrics_of,
@@ -22,6 +24,7 @@ from perception_r1.integrations.scoring import (
     with_processor,
 )
 from perception_r1.judge.base import Judge
+from perception_r1.models.limits import limits_of
 from perception_r1.models.processors import known_ids
 from perception_r1.types import Completion, RewardRecord, Sample
 
@@ -37,6 +40,10 @@ Reward = Callable[..., Awaitable[list[float | None]]]
 
 EVALUATION_COLUMN = "of_evaluation"
 """Dataset column that tells the rows of an evaluation during training from those to train on."""
+
+
+# Of a generation_config.json: what says nothing of the tokens that are chosen, or is TRL's own to set.
+_NO_SAMPLING = ("_", "output_", "return_", "use_cache", "cache_", "max_", "transformers_", "eos_", "bos_", "pad_")
 
 
 def completion_of(token_ids: Sequence[int], tokenizer: Tokenizer, end_ids: Iterable[int]) -> Completion:
@@ -104,4 +111,71 @@ def reward_function(
             on_scored(1 + done, samples, found, records)
         return [record.reward for record in records]
 
+    perception_reward.task, perception_reward.tokenizer = task, tokenizer  # type: ignore[attr-defined]  # `check_trainer`
     return perception_reward
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse a ``GRPOTrainer`` of your own that would train on something else than it seems to, without an error.
+
+    Looks at the padding side, the processor's image limits, special tokens that rewards do not see, image tokens that
+    vLLM may sample, and sampling settings that rollouts take from the model's ``generation_config.json``.
+
+    Raises:
+        UserError: one line with everything that is wrong, and what to write instead.
+    """
+    processor = trainer.processing_class
+    if not hasattr(processor, "image_processor"):
+        raise UserError("trainer: processing_class is a tokenizer, so no image reaches the model: give AutoProcessor's")
+    faults = []
+    if processor.tokenizer.padding_side != "left":
+        faults.append(
+            "the processor pads on the right, beside ids that TRL pads on the left (positions are wrong where prompts "
+            "differ in length): processor.tokenizer.padding_side = 'left'"
+        )
+    rewards = [function for function in trainer.reward_funcs if hasattr(function, "task")]
+    for reward in rewards:
+        faults += _reward_faults(reward.task, reward.tokenizer, processor, trainer.train_dataset)
+    faults += _sampling_faults(trainer, rewards)
+    if faults:
+        raise UserError(f"trainer: {'; '.join(dict.fromkeys(faults))}")
+
+
+def _reward_faults(task: Any, tokenizer: Any, processor: Any, dataset: Any) -> list[str]:
+    faults = []
+    if tokenizer is None:
+        faults.append(
+            "rewards see answers without their special tokens, and cannot tell one that was cut: "
+            "reward_functions(…, processor=processor)"
+        )
+    family, limits = task.family, limits_of(processor)
+    stored = {ROW_COLUMN, "model_width"} & set(getattr(dataset, "column_names", None) or ())
+    if family.frame == "resized" and not stored and limits not in (None, (family.min_pixels, family.max_pixels)):
+        faults.append(
+            f"rewards take images to be resized to {family.min_pixels:,} to {family.max_pixels:,} pixels, the "
+            f"processor resizes to {limits[0]:,} to {limits[1]:,}: reward_functions(…, processor=processor)"
+        )
+    return faults
+
+
+def _sampling_faults(trainer: Any, rewards: Sequence[Any]) -> list[str]:
+    if trainer.args.use_vllm:
+        banned = (trainer.args.generation_kwargs or {}).get("logit_bias", {})
+        tokenizer = trainer.processing_class.tokenizer
+        names = {name for reward in rewards for name in reward.task.family.image_tokens}
+        free = [token for token in known_ids(tokenizer, sorted(names)) if token not in banned]
+        bias = dict.fromkeys(free, -100.0)
+        return [f"vLLM may sample image tokens: generation_kwargs={{'logit_bias': {bias}}}"] if free else []
+    asked = trainer.generation_config
+    own = trainer.accelerator.unwrap_model(trainer.model).generation_config.to_diff_dict()
+    taken = sorted(
+        name
+        for name, value in own.items()
+        if value not in (None, False) and getattr(asked, name, value) is None and not name.startswith(_NO_SAMPLING)
+    )
+    if not taken:
+        return []
+    return [
+        f"rollouts take {', '.join(taken)} from the model's generation_config.json and are not its policy's: "
+        "perception_r1.models.generation.sample_plainly(model)"
+    ]

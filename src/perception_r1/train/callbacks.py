@@ -14,6 +14,7 @@ from perception_r1.core.groups import group_advantages
 from perception_r1.data.rows import row_from_sample
 from perception_r1.disk import naming
 from perception_r1.errors import RecipeError
+from perception_r1.models.generation import keep_settings
 from perception_r1.progress import progress
 from perception_r1.types import Completion, RewardRecord, Sample
 
@@ -30,6 +31,17 @@ class MetricsWriter(TrainerCallback):
         values = {"step": state.global_step, **{name: _finite(value) for name, value in logs.items()}}
         with naming(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
+
+
+class KeepSettings(TrainerCallback):
+    """Gives each checkpoint the base model's own ``generation_config.json``, which training does without."""
+
+    def __init__(self, base: str | Path) -> None:
+        self.base = base
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            keep_settings(self.base, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class Progress(TrainerCallback):

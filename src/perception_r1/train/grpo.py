@@ -12,6 +12,7 @@ from perception_r1.disk import room_in
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.dtype import cast_saved, published_dtype
+from perception_r1.models.generation import keep_settings, sample_plainly
 from perception_r1.models.load import check_model_path, load_model
 from perception_r1.train import distributed, run_folder, setup, vision_sync
 from perception_r1.train.vllm_ready import check_vllm
@@ -41,7 +42,7 @@ def train_grpo(
 
     from trl import GRPOConfig, GRPOTrainer
 
-    from perception_r1.train.callbacks import AtEvaluation, MetricsWriter, Progress, RolloutWriter
+    from perception_r1.train.callbacks import AtEvaluation, KeepSettings, MetricsWriter, Progress, RolloutWriter
     from perception_r1.train.rollout_guard import METRIC, RolloutGuard
     from perception_r1.train.vllm_prompts import keep_prompts
 
@@ -99,6 +100,7 @@ def train_grpo(
             guard,
             MetricsWriter(out / "metrics.jsonl"),
             AtEvaluation(evaluated.write),
+            KeepSettings(start),
             *([Progress("GRPO", shown)] if show_progress else []),
         ],
     )
@@ -209,6 +211,7 @@ def finish(
         if adapted:
             merge_adapter(start, out / "adapter", saving)
         cast_saved(saving, dtype or base)
+        keep_settings(start, saving)
         processor.save_pretrained(str(saving))
         saving.rename(out / "model")
         length = {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began, 1)}
@@ -225,6 +228,7 @@ def merge_adapter(base: str | Path, adapter: Path, merged: Path) -> None:
     from peft import PeftModel
 
     model, _ = load_model(base, dtype="float32")
+    sample_plainly(model)  # settings that are not valid could not be saved
     PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(merged)
 
 

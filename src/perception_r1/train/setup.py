@@ -18,6 +18,7 @@ from perception_r1.data.mix import mix
 from perception_r1.data.sources import load_source
 from perception_r1.errors import RecipeError
 from perception_r1.families import Family, get_family
+from perception_r1.models.generation import sample_plainly
 from perception_r1.models.identity import model_identity, weights_of
 from perception_r1.models.limits import set_limits
 from perception_r1.models.load import detect_family, load_model
@@ -195,7 +196,7 @@ def load_for_training(recipe: Recipe, path: str | Path, args: Any, family: Famil
     """Model and processor, in `weights_dtype` unless the recipe's ``model_init_kwargs`` say otherwise.
 
     The processor has the recipe's image limits; checkpoints and the final model are saved with it, so that whoever
-    loads them sees images as training did.
+    loads them sees images as training did. Of the model's own generation settings only its token ids are left.
 
     Args:
         recipe: what is frozen, and what is trained.
@@ -205,6 +206,7 @@ def load_for_training(recipe: Recipe, path: str | Path, args: Any, family: Famil
     """
     dtype = weights_dtype(recipe, half=bool(args.bf16), sharded=any(sharding_asked(args).values()))
     model, processor = load_model(path, **{"dtype": dtype, **(args.model_init_kwargs or {})})
+    sample_plainly(model)
     set_limits(processor, recipe_limits(recipe, family))
     if recipe.freeze_vision:
         for parameter in vision_tower(model).parameters():

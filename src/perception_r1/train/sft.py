@@ -23,7 +23,7 @@ def train_sft(
     """Train on answers and return the folder of the final model, ``OUT/model``; arguments as in ``train_grpo``."""
     from trl import SFTConfig, SFTTrainer
 
-    from perception_r1.train.callbacks import AtEvaluation, MetricsWriter, Progress
+    from perception_r1.train.callbacks import AtEvaluation, KeepSettings, MetricsWriter, Progress
     from perception_r1.train.dataset import answer_dataset
 
     setup.quiet_libraries()
@@ -61,6 +61,7 @@ def train_sft(
         callbacks=[
             MetricsWriter(out / "metrics.jsonl"),
             AtEvaluation(),
+            KeepSettings(start),
             *([Progress("SFT", [("loss", "loss"), ("eval_loss", "of data.eval")])] if show_progress else []),
         ],
     )
