@@ -14,6 +14,7 @@ from perception_r1.core.spec import load_function
 from perception_r1.errors import RecipeError, UserError
 from perception_r1.models.load import check_available
 from perception_r1.packages import is_installed, pip_line
+from perception_r1.train.vllm_ready import package_problem
 
 Table = Mapping[str, Any]
 Problem = tuple[str, str]
@@ -92,6 +93,8 @@ def _problems(table: Table, recipe: Recipe) -> Iterator[Problem]:
     ):
         if wanted and not is_installed(package.replace("-", "_")):
             yield key, _missing(package)
+    if table.get("use_vllm") and is_installed("trl") and (problem := package_problem()):
+        yield "use_vllm", problem
     file = table.get("deepspeed")
     if isinstance(file, str) and not Path(file).is_file():
         yield "deepspeed", f"{file}: no such file"

@@ -60,7 +60,7 @@ def package_problem() -> str | None:
         except ValueError as error:  # a broken installation: no spec, or a version that is none
             return f"vllm cannot be used ({error}); {_INSTALL}"
     if not installed:
-        return f"vllm is not installed; {_INSTALL}"
+        return f"vllm is not installed: {_INSTALL}"
     for warning in caught:
         if "vLLM version" in (text := str(warning.message)):
             return f"{text.split(' We recommend')[0].rstrip('.')}; {_INSTALL}"
