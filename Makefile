@@ -4,6 +4,7 @@
 # make test-verl, make test-swift   contract tests with a real verl, ms-swift (environments of their own)
 # make test-vllm   trainings and servers with a real vLLM on the CPU; make test-vllm-suite: the test suite beside it
 # make bench-general MODEL=… TASKS=…   general and reasoning benchmarks through lmms-eval (an environment of its own)
+# make test-oldest  the test suite with the lowest versions that pyproject.toml allows (an environment of its own)
 # make setup   only the environment      make bench-prefix  GRPO with and without shared prefixes (half an hour)
 # make gpu-wheels   what benchmarks/gpu_step.py needs on a GPU machine without a network (docs/performance.md)
 # make clean   remove environment and caches
@@ -30,7 +31,7 @@ COMMA := ,
 QUIET := TOKENIZERS_PARALLELISM=false
 ONE   := OMP_NUM_THREADS=1
 
-.PHONY: help setup venv demo test test-slow check test-lmms bench bench-general no-model bench-prefix gpu-wheels clean
+.PHONY: help setup venv demo test test-slow test-verl test-swift test-vllm test-vllm-suite test-oldest check test-lmms bench bench-general no-model bench-prefix gpu-wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -108,6 +109,22 @@ test-vllm: $(VLLM_VENV)/.stamp-engine
 test-vllm-suite: $(VLLM_VENV)/.stamp-engine
 	@$(QUIET) $(ONE) $(VLLM_VENV)/bin/python -m pytest -m "not slow" --ignore tests/with_vllm -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
 
+# The lowest version of each direct dependency; what those depend on is the newest. PyPI's torch for Linux is a build for
+# CUDA (3 GB with its libraries); it runs on the CPU too. The CPU build: TORCH_PIP="--index-url URL" (README, "Set-up").
+OLDEST_VENV ?= .venv-oldest
+
+$(OLDEST_VENV)/.stamp-oldest: pyproject.toml tests/oldest.py
+	@$(PYTHON) -m venv --clear $(OLDEST_VENV)
+	@$(OLDEST_VENV)/bin/python tests/oldest.py > $(OLDEST_VENV)/oldest.txt
+	@echo "setup: installing the lowest versions in $(OLDEST_VENV) ($$(wc -l < $(OLDEST_VENV)/oldest.txt) of them) ..."
+	@$(OLDEST_VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-compile $(TORCH_PIP) "$$(grep ^torch== $(OLDEST_VENV)/oldest.txt)"
+	@$(OLDEST_VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-compile --prefer-binary \
+	  -c $(OLDEST_VENV)/oldest.txt -e ".[train,eval,judge,report,dev]"
+	@touch $@
+
+test-oldest: $(OLDEST_VENV)/.stamp-oldest
+	@$(QUIET) $(ONE) $(OLDEST_VENV)/bin/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
+
 check: $(VENV)/.stamp-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -157,5 +174,5 @@ test-lmms: $(LMMS_VENV)/.stamp-engine
 	@$(QUIET) $(ONE) $(LMMS_VENV)/bin/python -m pytest tests/integrations/test_lmms_engine.py $(TEST_ARGS)
 
 clean:
-	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(VLLM_VENV) $(LMMS_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(SWIFT_VENV) $(VLLM_VENV) $(LMMS_VENV) $(OLDEST_VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

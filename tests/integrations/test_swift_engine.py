@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("swift.rewards", reason="ms-swift has an environment of its own: make test-swift")
 
 import torch
-from engine_data import make_recipe
 
+from engine_data import make_recipe
 from perception_r1.export import export
 from perception_r1.export.rows import rows_of
 from perception_r1.models.tiny import build_tiny

@@ -17,8 +17,8 @@ pytest.importorskip("verl", reason="verl has an environment of its own: make tes
 import numpy as np
 import torch
 import yaml
-from engine_data import make_recipe
 
+from engine_data import make_recipe
 from perception_r1.export import export
 from perception_r1.export.rows import rows_of
 from perception_r1.integrations.verl import reward_key
