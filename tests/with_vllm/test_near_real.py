@@ -38,13 +38,17 @@ def pr1(*args: object) -> None:
     assert ended.value.code == 0
 
 
-def write_rows(folder: Path, name: str, seed: int) -> Path:
-    """Eight pictures of two shapes, with questions of different lengths."""
+# Of a picture of 320 × 240 pixels InternVL's published processor makes 13 tiles of 256 tokens; here one, and three.
+SIZES = {"internvl": ((240, 240), (240, 480))}
+
+
+def write_rows(folder: Path, name: str, seed: int, sizes: tuple[tuple[int, int], tuple[int, int]]) -> Path:
+    """Eight pictures of two sizes, with questions of different lengths."""
     rng = np.random.default_rng(seed)
     questions = ("cup", "the small cup left of the two tall blue bottles", "a dog that looks at its own tail", "cat")
     rows = []
     for index in range(8):
-        width, height = (320, 240) if index % 3 else (200, 420)
+        width, height = sizes[0 if index % 3 else 1]
         picture = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
         picture.save(folder / f"{name}-{index}.jpg")
         row = {"id": str(index), "image": f"{name}-{index}.jpg", "question": questions[index % 4]}
@@ -56,13 +60,14 @@ def write_rows(folder: Path, name: str, seed: int) -> Path:
 
 def write_recipe(folder: Path, model: Path) -> Path:
     """A recipe of three steps of GRPO, or two of SFT."""
+    sizes = SIZES.get(model.name, ((320, 240), (200, 420)))
     recipe: dict[str, Any] = {
         "name": model.name,
         "task": "grounding",
         "model": str(model),
         "data": {
-            "train": [{"source": "jsonl", "path": str(write_rows(folder, "train", 0))}],
-            "eval": [{"source": "jsonl", "path": str(write_rows(folder, "eval", 1))}],
+            "train": [{"source": "jsonl", "path": str(write_rows(folder, "train", 0, sizes))}],
+            "eval": [{"source": "jsonl", "path": str(write_rows(folder, "eval", 1, sizes))}],
         },
         "image": {"max_pixels": 80_000},
         "eval": {"max_new_tokens": 8, "batch_size": 4},
