@@ -33,8 +33,9 @@ def load_model(
 
     from perception_r1.models.processors import HUB_OPTIONS, load_processor
 
-    check_available(path_or_id)
     hub = {key: value for key, value in model_kwargs.items() if key in HUB_OPTIONS}
+    # With a cache, revision or token of one's own the default cache tells nothing.
+    (check_model_path if hub else check_available)(path_or_id)
     processor = load_processor(str(path_or_id), **hub)  # of the same revision; its faults show before weights are read
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
