@@ -257,5 +257,7 @@ def test_long_answers_need_no_square_of_the_packed_length() -> None:
 
     with Largest():
         model.model(**inputs, use_cache=False).last_hidden_state.sum().backward()
-    assert largest <= (16 * 200 + 12) * 48  # the MLP's inner activations: no term in the square
+    # The MLP's inner activations: no term in the square. Older versions of torch write out the attention of each answer
+    # to itself and the prompt (16 answers × 4 heads × 200 × 212).
+    assert largest <= (16 * 200 + 12) * 48 or largest == 16 * 4 * 200 * 212
     shared_prefix.disable(model)
