@@ -72,7 +72,7 @@ test-slow: $(VENV)/.stamp-dev
 # Engines that need other versions of our dependencies live in environments of their own. The versions are those of
 # docs/engines.md; the first run takes some minutes.
 VERL_VENV  ?= .venv-verl
-VERL       ?= verl==0.9.1 fastapi uvicorn cachetools
+VERL       ?= verl==0.9.1 fastapi uvicorn cachetools TransferQueue
 SWIFT_VENV ?= .venv-swift
 SWIFT      ?= ms-swift==4.6.0 msgspec
 
@@ -84,7 +84,7 @@ SWIFT      ?= ms-swift==4.6.0 msgspec
 
 test-verl: ENGINE = $(VERL)
 test-verl: $(VERL_VENV)/.stamp-engine
-	@$(QUIET) $(ONE) $(VERL_VENV)/bin/python -m pytest tests/integrations/test_verl_engine.py tests/integrations/test_adapters.py $(TEST_ARGS) \
+	@$(QUIET) $(ONE) $(VERL_VENV)/bin/python -m pytest tests/integrations/test_verl_engine.py tests/integrations/test_verl_step.py tests/integrations/test_adapters.py $(TEST_ARGS) \
 	  || { echo "contract broken with $$($(VERL_VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | grep -iE '^(verl|transformers|torch) ' | tr -s ' \n' ' ')"; exit 1; }
 
 test-swift: ENGINE = $(SWIFT)

@@ -10,6 +10,7 @@ import yaml
 
 from perception_r1.config import load_recipe
 from perception_r1.errors import RecipeError
+from perception_r1.train.renamed import installed_names
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCELERATE = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -50,7 +51,8 @@ def test_a_recipe_takes_it(path: Path) -> None:
         key: value for key, value in plain.grpo.items() if key != "learning_rate"
     }
     trl = pytest.importorskip("trl")
-    assert set(recipe.grpo) <= {field.name for field in fields(trl.GRPOConfig)}
+    known = {field.name for field in fields(trl.GRPOConfig)}
+    assert installed_names(recipe.grpo, known, "r").keys() <= known
     if recipe.lora is not None:
         from peft import LoraConfig
 

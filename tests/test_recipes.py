@@ -15,6 +15,7 @@ from perception_r1.config import load_recipe
 from perception_r1.data.sources import SOURCES
 from perception_r1.families import get_family
 from perception_r1.tasks import make_task, reward_spec
+from perception_r1.train.renamed import installed_names
 
 ROOT = Path(__file__).resolve().parents[1] / "recipes"
 ALL = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name not in ("_base", "mini"))
@@ -70,8 +71,9 @@ def test_every_setting_is_one_of_trls(path: Path) -> None:
     from trl import GRPOConfig, SFTConfig
 
     recipe = load_recipe(path)
-    assert set(recipe.grpo or {}) <= {field.name for field in fields(GRPOConfig)}
-    assert set(recipe.sft or {}) <= {field.name for field in fields(SFTConfig)}
+    for table, config in ((recipe.grpo, GRPOConfig), (recipe.sft, SFTConfig)):
+        known = {field.name for field in fields(config)}
+        assert installed_names(table or {}, known, name(path)).keys() <= known
     for table in (recipe.grpo or {}, recipe.sft or {}):
         for key, value in table.items():
             assert not (isinstance(value, str) and re.fullmatch(r"[\d.]+e-?\d+", value)), (

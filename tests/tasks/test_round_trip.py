@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_r1.core.coords import units
+from perception_r1.data.images import prepare
 from perception_r1.families import FAMILIES
 from perception_r1.tasks import make_task
 from perception_r1.types import XYXY, BoxTarget, CountTarget, PointTarget, Sample, TextTarget
@@ -52,7 +53,8 @@ def test_boxes(task: str, family: str, thinking: bool) -> None:
     made = make_task(task, family=family, thinking=thinking)
 
     @given(samples(task))
-    def holds(sample: Sample) -> None:
+    def holds(row: Sample) -> None:
+        sample = prepare(row, FAMILIES[family])
         record = made.score(sample, made.gold(sample))
         matched = record.components["matched"]
         assert matched >= least(sample, family, made.reward.options["floor"]) - 1e-9
@@ -68,10 +70,10 @@ def test_numbers_points_and_text(family: str) -> None:
     counting = make_task("counting", family=family)
     for size in ((20, 20), (641, 479), (3840, 2160)):
         for count in (0, 1, 2, 7, 50):
-            sample = Sample("s", "counting", "cat", CountTarget(count), image_size=size)
+            sample = prepare(Sample("s", "counting", "cat", CountTarget(count), image_size=size), FAMILIES[family])
             assert counting.score(sample, counting.gold(sample)).reward == 1
         clicks = PointTarget(((0.0, 0.0), (size[0] * 1.0, size[1] * 1.0), (size[0] / 3, size[1] / 7)))
-        sample = Sample("s", "counting", "cat", clicks, image_size=size)
+        sample = prepare(Sample("s", "counting", "cat", clicks, image_size=size), FAMILIES[family])
         assert counting.score(sample, counting.gold(sample)).reward == pytest.approx(1)
     for thinking in (False, True):
         ocr = make_task("ocr", family=family, thinking=thinking)
