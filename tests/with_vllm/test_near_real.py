@@ -118,7 +118,7 @@ def test_the_saved_model_loads_in_the_stock_classes(model: Path, tmp_path: Path)
     recipe = write_recipe(tmp_path, model)
     pr1("sft", recipe, "--out", tmp_path / "run", "--quiet")
     processors = [AutoProcessor.from_pretrained(folder) for folder in (model, tmp_path / "run" / "model")]
-    image = Image.open(tmp_path / "train-1.jpg")
+    image = Image.open(tmp_path / "train-1.jpg").resize((256, 256))  # within the published limits and the recipe's
     turn = {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Where is it?"}]}
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     before, after = (processor.apply_chat_template([turn], **options) for processor in processors)
