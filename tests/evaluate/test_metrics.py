@@ -106,6 +106,19 @@ def test_true_positives_are_as_many_as_can_be():
     assert metrics.true_positives(sample, _record([p0, p1], ["x", "x"])) == 2
 
 
+@pytest.mark.parametrize("label", ["traffic  light", "Traffic Light", " traffic\u00a0light ", "TRAFFIC\tLIGHT"])
+def test_a_label_that_the_reward_takes_is_a_true_positive(label):
+    from perception_r1.evaluate.coco import coco_metrics
+    from perception_r1.tasks import make_task
+
+    sample = _sample("a", [(0, 0, 50, 50)], ["traffic light"], task="detection")
+    answer = f'[{{"bbox_2d": [0, 0, 50, 50], "label": "{label}"}}]'.replace("\t", "\\t")
+    record = make_task("detection", family="pixel").score(sample, answer)
+    assert record.reward == 1.0
+    assert metrics.true_positives(sample, record) == 1
+    assert coco_metrics([(sample, record)])["AP50"]["value"] == pytest.approx(1.0)
+
+
 def test_detection_of_nothing_at_all_is_one():
     values = _values(metrics.summarise("detection", [(_sample("a"), _record(status="empty"))]))
     assert values["f1@0.5"] == values["precision@0.5"] == values["recall@0.5"] == 1.0

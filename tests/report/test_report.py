@@ -9,6 +9,7 @@ from PIL import Image
 from perception_r1.errors import UserError
 from perception_r1.evaluate.results import read_results
 from perception_r1.report.draw import HIT, MISS, draw_answer, save_answer
+from perception_r1.evaluate.metrics import hits
 from perception_r1.report.gallery import build_gallery, choose, drawn_boxes, outcome
 from perception_r1.report.runs import load_runs
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample
@@ -146,6 +147,14 @@ def test_a_target_is_hit_once_and_by_its_label():
     assert [shape["hit"] for shape in drawn_boxes(result)] == [True, False, False]
     assert not drawn_boxes(_result((cat,), ("cat",), (cat,), ("dog",)))[0]["hit"]
     assert drawn_boxes(_result((cat,), ("cat",), (cat,), ("dog",), task="counting"))[0]["hit"]
+
+
+def test_the_picture_draws_the_pairs_that_the_metric_counts():
+    # The first box overlaps the second target best, and the first target is the only one within reach of it otherwise.
+    boxes, pred = ((0, 0, 100, 100), (41, 0, 111, 100)), ((24, 0, 122, 100), (38, 0, 143, 100))
+    result = _result(boxes, ("cat", "cat"), pred, ("cat", "cat"))
+    assert hits(result.sample, result.record) == ((0, 0), (1, 1))
+    assert [shape["hit"] for shape in drawn_boxes(result)] == [True, True]
 
 
 def test_drawing(tmp_path, run_folder):

@@ -73,7 +73,7 @@ def match_by_iou(
     if n_pred == 1 and n_target == 1:  # most answers to a referring expression: no need for numpy
         box = pred_xyxy[0]
         overlap = 0.0 if box is None else iou(box, target_xyxy[0])
-        if overlap < floor or overlap <= 0 or (labelled and not _agree(pred_labels[0], target_labels[0])):  # type: ignore[index]
+        if overlap < floor or overlap <= 0 or (labelled and not same_label(pred_labels[0], target_labels[0])):  # type: ignore[index]
             return Match(unmatched_pred=(0,), unmatched_target=(0,))
         return Match(((0, 0),), (overlap,), (overlap,))
     if n_pred == 0 or n_target == 0:
@@ -185,7 +185,13 @@ def normal_label(label: str) -> str:
     return " ".join(label.casefold().split())
 
 
-def _agree(label: str | None, target: str) -> bool:
+def same_label(label: str | None, target: str) -> bool:
+    """Whether a predicted label names the target's class; a missing label names none.
+
+    Example:
+        >>> same_label("Traffic  light", "traffic light"), same_label(None, "cat")
+        (True, False)
+    """
     return label is not None and normal_label(label) == normal_label(target)
 
 

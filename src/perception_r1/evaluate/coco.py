@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_r1.core.matching import normal_label
 from perception_r1.errors import DataError
 from perception_r1.evaluate.bootstrap import resample_counts
 from perception_r1.types import BoxTarget, RewardRecord, Sample, Size
@@ -34,14 +35,14 @@ def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
     names: dict[str, int] = {}
     for sample, _ in scored:
         for name in (*sample.categories, *_target(sample).labels):
-            names.setdefault(_key(name), len(names) + 1)
+            names.setdefault(normal_label(name), len(names) + 1)
     annotations: list[dict[str, Any]] = []
     for image_id, (sample, _) in enumerate(scored, start=1):
         target = _target(sample)
         for box, label in zip(target.boxes_xyxy, target.labels, strict=True):
             x1, y1, x2, y2 = box
             annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": names[_key(label)],
+                "id": len(annotations) + 1, "image_id": image_id, "category_id": names[normal_label(label)],
                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
             })  # fmt: skip
     return {
@@ -67,7 +68,7 @@ def detections(
     Args:
         scored: samples with their records.
         image_ids: of their images, parallel.
-        category_ids: by name, as ``_key`` spells it.
+        category_ids: by name, as `normal_label` spells it.
         box_scores: by sample id, one a predicted box; 1.0 where absent.
         sizes: (width, height) that the annotation file gives an image; boxes are scaled to it where it is not that of
             the image itself (PR1's file is about resized copies).
@@ -79,7 +80,7 @@ def detections(
         own, said = sample.image_size, (sizes or {}).get(image_id)
         across, down = (said[0] / own[0], said[1] / own[1]) if own and said and own != said else (1.0, 1.0)
         for box, label, score in zip(record.pred_xyxy, labels, scores, strict=True):
-            number = None if label is None else category_ids.get(_key(label))
+            number = None if label is None else category_ids.get(normal_label(label))
             if box is not None and number is not None:
                 x1, y1, x2, y2 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
                 rows.append({
@@ -211,7 +212,7 @@ def _evaluated(
         }
     if not truth["annotations"]:
         return None
-    category_ids = {_key(category["name"]): category["id"] for category in truth["categories"]}
+    category_ids = {normal_label(category["name"]): category["id"] for category in truth["categories"]}
     results = detections(scored, image_ids, category_ids, box_scores=box_scores, sizes=sizes)
     figures, evaluator = coco_figures(truth, results, image_ids)
     return figures, evaluator, image_ids
@@ -274,7 +275,3 @@ def _nothing(gt: Any) -> list[dict[str, Any]]:
 
 def _target(sample: Sample) -> BoxTarget:
     return sample.target if isinstance(sample.target, BoxTarget) else BoxTarget(())
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()

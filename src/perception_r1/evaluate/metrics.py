@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perception_r1.core.answers import is_right
 from perception_r1.core.geometry import iou, iou_matrix
-from perception_r1.core.matching import assign
+from perception_r1.core.matching import assign, same_label
 from perception_r1.core.text import edit_similarity
 from perception_r1.evaluate.bootstrap import interval, mean_of_first, paired_difference
 from perception_r1.types import (
@@ -100,24 +100,29 @@ def target_count(sample: Sample) -> int:
     return len(_boxes(sample))
 
 
-def true_positives(sample: Sample, record: RewardRecord, threshold: float = 0.5) -> int:
-    """The largest number of one-to-one pairs with IoU ≥ ``threshold``; for detection, of equal labels.
+def hits(sample: Sample, record: RewardRecord, threshold: float = 0.5) -> tuple[tuple[int, int], ...]:
+    """The most one-to-one pairs (prediction, target) with IoU ≥ ``threshold``; for detection, of equal labels.
 
-    The record's own pairs are not used: they depend on the preset (PR1's are class-agnostic).
+    Metrics count them and pictures draw them. The record's own pairs are not used: they depend on the preset (PR1's
+    are class-agnostic). Indices of predictions are those of ``record.pred_xyxy``.
     """
-    target = _boxes(sample)
-    detection = sample.task == "detection" and isinstance(sample.target, BoxTarget)
-    labels = sample.target.labels if detection else ()  # type: ignore[union-attr]
-    pred = [(box, label) for box, label in _pred(record) if box is not None]
-    if not target or not pred:
-        return 0
-    iou_pm = iou_matrix([box for box, _ in pred], target)
+    target_xyxy = _boxes(sample)
+    pred = [index for index, box in enumerate(record.pred_xyxy) if box is not None]
+    if not target_xyxy or not pred:
+        return ()
+    iou_pm = iou_matrix([record.pred_xyxy[index] for index in pred], target_xyxy)
     hit_pm = iou_pm >= threshold
-    if labels:
-        hit_pm &= np.array([[_same(label, name) for name in labels] for _, label in pred], dtype=bool)
+    if sample.task == "detection" and isinstance(sample.target, BoxTarget) and sample.target.labels:
+        labels = record.pred_labels or (None,) * len(record.pred_xyxy)
+        hit_pm &= np.array([[same_label(labels[p], name) for name in sample.target.labels] for p in pred], dtype=bool)
     # 1 a pair makes the number of pairs what is maximised; the IoU only breaks ties.
-    score_pm = hit_pm * (1.0 + 1e-3 * iou_pm)
-    return sum(bool(hit_pm[p, m]) for p, m in assign(score_pm))
+    pairs = assign(hit_pm * (1.0 + 1e-3 * iou_pm))
+    return tuple((pred[p], m) for p, m in pairs if hit_pm[p, m])
+
+
+def true_positives(sample: Sample, record: RewardRecord, threshold: float = 0.5) -> int:
+    """The number of `hits`."""
+    return len(hits(sample, record, threshold))
 
 
 def columns(task: str, scored: Sequence[Scored]) -> dict[str, Column]:
@@ -309,15 +314,6 @@ def _ratio(top: Floats, bottom: Floats) -> Floats:
 
 def _boxes(sample: Sample) -> tuple[XYXY, ...]:
     return sample.target.boxes_xyxy if isinstance(sample.target, BoxTarget) else ()
-
-
-def _pred(record: RewardRecord) -> list[tuple[XYXY | None, str | None]]:
-    labels = record.pred_labels or (None,) * len(record.pred_xyxy)
-    return list(zip(record.pred_xyxy, labels, strict=True))
-
-
-def _same(label: str | None, name: str) -> bool:
-    return label is not None and label.strip().casefold() == name.strip().casefold()
 
 
 def _array(values: Sequence[Any]) -> Floats:

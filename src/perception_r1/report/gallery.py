@@ -8,10 +8,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from perception_r1.core.geometry import iou
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError
-from perception_r1.evaluate.metrics import grounding_iou, quality, target_count
+from perception_r1.evaluate.metrics import grounding_iou, hits, quality, target_count
 from perception_r1.evaluate.results import Result
 from perception_r1.report.runs import Evaluation
 from perception_r1.types import BoxTarget, CountTarget, PointTarget, Sample, Target, TextTarget
@@ -122,34 +121,20 @@ def describe(sample: Sample) -> str:
 
 
 def drawn_boxes(result: Result) -> list[dict[str, Any]]:
-    """The usable predicted boxes with ``hit``: whether it lies on a target of its label (IoU ≥ 0.5), each target once.
+    """The usable predicted boxes with ``hit``: whether the metric counts it (see `metrics.hits`).
 
-    Against points, a box is a hit when the reward paired it.
+    Against points, a box is a hit when the reward paired it; where only the number is known, always.
     """
     sample, record = result.sample, result.record
-    target = sample.target
     labels = record.pred_labels or (None,) * len(record.pred_xyxy)
-    paired = dict(record.pairs)
-    free = set(range(len(target.boxes_xyxy))) if isinstance(target, BoxTarget) else set()
-    boxes = []
-    for index, (box, label) in enumerate(zip(record.pred_xyxy, labels, strict=True)):
-        if box is None:
-            continue
-        hit = index in paired if isinstance(target, PointTarget) else not isinstance(target, (BoxTarget, PointTarget))
-        if isinstance(target, BoxTarget):
-            fits = {m: _fit(box, label if sample.task == "detection" else None, target, m) for m in free}
-            partner = max(fits, key=lambda m: fits[m], default=None)
-            hit = partner is not None and fits[partner] >= 0.5
-            if hit:
-                free.discard(partner)
-        boxes.append({"box": box, "label": label or "", "hit": hit})
-    return boxes
-
-
-def _fit(box: Any, label: str | None, target: BoxTarget, m: int) -> float:
-    if target.labels and label is not None and label.strip().casefold() != target.labels[m].strip().casefold():
-        return 0.0
-    return iou(box, target.boxes_xyxy[m])
+    pairs = hits(sample, record) if isinstance(sample.target, BoxTarget) else record.pairs
+    right = {p for p, _ in pairs}
+    placeless = not isinstance(sample.target, (BoxTarget, PointTarget))
+    return [
+        {"box": box, "label": label or "", "hit": placeless or index in right}
+        for index, (box, label) in enumerate(zip(record.pred_xyxy, labels, strict=True))
+        if box is not None
+    ]
 
 
 def said(result: Result) -> str:
