@@ -73,7 +73,7 @@ def edit_distance(length: int = 1900) -> tuple[float, float]:
     """(our seconds, nltk's) for two pages of ``length`` characters; nltk refuses longer ones."""
     from nltk import edit_distance as reference
 
-    from perception_r1.core.text import edit_similarity
+    from perception_r1.text import edit_similarity
 
     draw = random.Random(0)
     page = "".join(draw.choice("abcdefghij klmnop\n") for _ in range(length))

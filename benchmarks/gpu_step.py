@@ -186,8 +186,8 @@ def measure(*, recipe: str, card: str) -> dict[str, Any]:
     import torch
 
     sys.path.insert(0, str(Path(__file__).parent))  # the recipe names our reward
-    from perception_r1.config import load_recipe
     from perception_r1.plan import DEVICES, plan_recipe
+    from perception_r1.recipe.schema import load_recipe
     from perception_r1.train import grpo
 
     loaded = load_recipe(recipe)

@@ -15,7 +15,7 @@ import random
 import re
 from collections import Counter
 
-from perception_r1.core.facts import verdicts
+from perception_r1.reasoning.facts import verdicts
 
 FAULTS = ("429", "500", "stall", "cut", "malformed", "drop")
 

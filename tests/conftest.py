@@ -37,3 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     terminalreporter.write_line(f"versions: {', '.join(found)}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write the numbers in tests/golden anew")

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from perception_r1.config import Recipe, parse_recipe
+from perception_r1.recipe.schema import Recipe, parse_recipe
 
 SIZES = [(200, 120), (90, 160), (131, 77), (64, 64)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import RecipeError
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.renamed import installed_names
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,23 +11,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "perception_r1"
 
-# Layer of each module or package directly under perception_r1. `config` (a schema without ML imports) and `progress`
-# (a meter on standard error) import nothing of ours but errors, so everything may use them.
+# Layer of each module or package directly under perception_r1; `progress` (a meter on standard error) imports nothing
+# of ours but errors, so everything may use it.
 LAYERS = {
     "types": 0,
     "errors": 0,
     "packages": 0,
     "disk": 0,
     "progress": 0,
-    "config": 1,
-    "core": 1,
+    "text": 1,
+    "stats": 1,
+    "boxes": 1,
+    "text_metrics": 1,
+    "answers": 1,
     "families": 2,
-    "prompts": 2,
+    "rewards": 2,
+    "reasoning": 2,
     "tasks": 2,
     "data": 2,
     "models": 3,
     "shared_prefix": 3,
     "judge": 3,
+    "recipe": 3,
     "openai_server": 3,
     "train": 4,
     "evaluate": 4,
@@ -37,7 +42,6 @@ LAYERS = {
     "doctor": 5,
     "report": 5,
     "export": 5,
-    "importer": 5,
     "plan": 5,
     "vpr": 6,
     "demo": 6,
@@ -91,6 +95,55 @@ def imports(path: Path, *, top_level_only: bool) -> list[tuple[str, int]]:
     return found
 
 
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph() -> dict[str, set[str]]:
+    """Which modules of ours each module imports, wherever in the file."""
+    known = {module_of(path): path for path in modules()}
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typing_only = {
+            node
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+            for node in ast.walk(block)
+        }
+        found[name] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node not in typing_only and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[name] |= {other if other in known else node.module for other in names} & known.keys()
+        found[name] -= {name, "perception_r1"}
+    return found
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Nodes that reach themselves, in order; empty where there is no circle."""
+    left = {name: set(others) for name, others in edges.items()}
+    while done := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in done}
+    return sorted(left)
+
+
+def test_no_circles_of_files_and_of_packages() -> None:
+    files = graph()
+    assert circle(files) == []
+    packages: dict[str, set[str]] = {}
+    for name, others in files.items():
+        part = name.split(".")[1] if "." in name else name
+        packages.setdefault(part, set()).update(other.split(".")[1] for other in others)
+    assert circle({part: others - {part} for part, others in packages.items()}) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
 def test_every_module_has_a_layer() -> None:
     parts = {part_of(path) for path in modules()} - {"__init__"}
     assert parts <= LAYERS.keys()
@@ -131,7 +184,13 @@ def test_heavy_packages_stay_out_of_light_modules(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["perception_r1", "perception_r1.tasks", "perception_r1.data.sources", "perception_r1.cli", "perception_r1.config"],
+    [
+        "perception_r1",
+        "perception_r1.tasks",
+        "perception_r1.data.sources",
+        "perception_r1.cli",
+        "perception_r1.recipe.schema",
+    ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(sorted(set(m.split('.')[0] for m in sys.modules) & set({sorted(HEAVY)!r})))"

@@ -11,9 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from perception_r1.cli import app
-from perception_r1.config import load_recipe
 from perception_r1.data.sources import SOURCES
 from perception_r1.families import get_family
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.tasks import make_task, reward_spec
 from perception_r1.train.renamed import installed_names
 
@@ -88,7 +88,7 @@ def test_keeps_to_the_paper(path: Path) -> None:
         "Qwen/Qwen2.5-VL-3B-Instruct" if recipe.task == "detection" else "Qwen/Qwen2-VL-2B-Instruct"
     )
     assert (recipe.image.min_pixels, recipe.image.max_pixels) == (3136, 1_000_000)
-    assert recipe.reward.preset == "paper"
+    assert recipe.reward.preset == "released"
     assert recipe.thinking == (path.stem == "thinking")
     assert recipe.reward.matching == ("sequential" if path.stem == "no-matching" else None)
     stages = {"base": (False, False), "sft": (True, False), "sft-rl": (True, True)}.get(path.stem, (False, True))
@@ -126,7 +126,7 @@ def test_steps_of_the_detection_reward_add_up_to_the_preset() -> None:
         ["format", "iou", "cls", "f1"],
         ["format", "iou", "cls", "f1", "missing"],
     ]
-    assert steps[-1] == reward_spec("detection", "paper").components
+    assert steps[-1] == reward_spec("detection", "released").components
 
 
 def test_the_readme_lists_each_once() -> None:

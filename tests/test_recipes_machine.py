@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perception_r1.config import load_recipe
 from perception_r1.plan import plan_recipe
+from perception_r1.recipe.schema import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 GRPO = [

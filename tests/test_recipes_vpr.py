@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perception_r1.cli import app
-from perception_r1.config import load_recipe
+from perception_r1.recipe.schema import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1] / "recipes" / "vpr"
 TRAINED = sorted(path for path in ROOT.glob("*.yaml") if path.stem not in ("base", "tiny"))
@@ -18,7 +18,7 @@ def test_keeps_to_the_paper() -> None:
     recipe = load_recipe(ROOT / "rl.yaml")
     assert recipe.model == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert (recipe.image.min_pixels, recipe.image.max_pixels) == (3136, 1_806_336)
-    assert recipe.reward.preset == "paper" and recipe.reward.components is None
+    assert recipe.reward.preset == "released" and recipe.reward.components is None
     judge = recipe.reward.judge
     assert judge is not None and judge.model == "Qwen/Qwen2.5-32B-Instruct-AWQ"
     assert (judge.prompt, judge.max_tokens) == ("judge_info", 512)

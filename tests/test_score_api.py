@@ -65,7 +65,7 @@ def test_thinking_preset_and_cut() -> None:
     target = {"boxes": [[0, 0, 320, 240]]}
     options = {"family": "qwen3_vl", "image_size": (640, 480)}
     assert score("grounding", BOX, target, thinking=True, **options).reason == "unreadable: no <think> block"
-    assert score("grounding", BOX, target, preset="paper", **options).reward == 2
+    assert score("grounding", BOX, target, preset="released", **options).reward == 2
     assert score("grounding", Completion(BOX, "length"), target, **options).reward == pytest.approx(2 / 3)
 
 

@@ -41,7 +41,7 @@ def score(
         model_size: (width, height) of the image that the model saw, where coordinates are its pixels (Qwen2.5-VL).
         min_pixels, max_pixels: limits of the processor, instead of ``model_size``. Without either, an image that the
             published processor would show at another size than PR1's limits is an error.
-        preset: ``robust`` or ``paper``.
+        preset: ``robust`` or ``released`` (PR1's formulas; ``paper`` is its earlier name).
         thinking: whether ``<think>`` and ``<answer>`` blocks were asked for.
         categories: labels that may be asked for (detection).
 
@@ -56,7 +56,7 @@ def score(
         ...       family="qwen3_vl", image_size=(640, 480)).reward
         0.5
     """
-    from perception_r1.data.rows import sample_from_row, target_fields
+    from perception_r1.data.row import sample_from_row, target_fields
     from perception_r1.errors import UserError
     from perception_r1.families import get_family
     from perception_r1.tasks import make_task

@@ -14,8 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe, load_recipe
 from perception_r1.progress import format_duration
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe, load_recipe
 
 STAGES = ("warm-start", "sft", "rl")
 _WORDS = {
@@ -119,9 +120,9 @@ def run_demo(
     (out / "scenes").mkdir(exist_ok=True)  # a source's folder must exist
     warm_start(out / "warm-start", rebuild=rebuild, show_progress=show_progress, say=say)
 
-    family = setup.recipe_family(recipe)
-    scored_by = setup.recipe_task(recipe, family)
-    held_out = setup.recipe_samples(recipe, recipe.data.eval, family)
+    family = build.recipe_family(recipe)
+    scored_by = build.recipe_task(recipe, family)
+    held_out = build.recipe_samples(recipe, recipe.data.eval, family)
 
     def evaluated(stage: str, folder: Path) -> dict[str, Any]:
         model, processor = load_model(folder, dtype="float32")

@@ -8,15 +8,14 @@ A family is a row of a table, never a guess from the text. A recipe can change o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
+from perception_r1.answers.formats import FORMS, Form, WrittenEntry, write_objects
 from perception_r1.errors import DataError, RecipeError
 from perception_r1.types import Frame, FrameKind, Sample, Size
-
-AnswerFormat: TypeAlias = Literal["qwen_ref_box", "json", "internvl"]
 
 _QWEN_IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 _INTERNVL_IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
@@ -31,8 +30,8 @@ class Family:
     Attributes:
         name: key in `FAMILIES`, or the user's own.
         frame: coordinate space of the answer.
-        answer_format: ``qwen_ref_box`` (special tokens round phrase and box), ``json`` (a list of objects),
-            ``internvl`` (``<ref>`` and ``<box>``).
+        answer_format: name of the form of answer, see `perception_r1.answers.formats`: ``qwen_ref_box`` (special tokens
+            round phrase and box), ``json`` (a list of objects), ``internvl`` (``<ref>`` and ``<box>``).
         box_key, point_key: keys of a JSON entry.
         grid: both sides of the image that the model sees are multiples of it (patch × merge).
         min_pixels, max_pixels: limits of the resized image's area; the defaults are those of PR1's training.
@@ -41,11 +40,12 @@ class Family:
         image_tokens: must never be sampled: one in an answer breaks every later forward pass.
         end_tokens: what ends an answer.
         model_types: values of ``model_type`` in a Hugging Face ``config.json``.
+        explain_form: whether prompts describe the form in full, for models without a habit of their own.
     """
 
     name: str
     frame: FrameKind
-    answer_format: AnswerFormat
+    answer_format: str
     box_key: str = "bbox_2d"
     point_key: str = "point_2d"
     grid: int = 28
@@ -55,6 +55,21 @@ class Family:
     image_tokens: tuple[str, ...] = _QWEN_IMAGE_TOKENS
     end_tokens: tuple[str, ...] = _END_TOKENS
     model_types: tuple[str, ...] = ()
+    explain_form: bool = False
+
+    @property
+    def form(self) -> Form:
+        """The form of answer."""
+        return FORMS[self.answer_format]
+
+    def write(self, entries: Iterable[WrittenEntry], phrase: str = "object") -> str:
+        """Write entries (in the frame, rounded) as a model of the family does; ``phrase`` labels the unlabelled.
+
+        Example:
+            >>> FAMILIES["qwen3_vl"].write([((1, 2, 3, 4), "cat")])
+            '[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]'
+        """
+        return write_objects(entries, self.answer_format, phrase=phrase, box_key=self.box_key, point_key=self.point_key)
 
     def model_size(self, image_size: Size, min_pixels: int | None = None, max_pixels: int | None = None) -> Size:
         """Size (width, height) that the model sees, by the rounding of Qwen's ``smart_resize``.
@@ -163,8 +178,20 @@ FAMILIES: dict[str, Family] = {
             end_tokens=(*_END_TOKENS, "</s>"),
             model_types=("internvl", "internvl_chat"),
         ),
-        Family("pixel", "original", "json", image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS),
-        Family("unit", "unit", "json", image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS),
+        Family(
+            "pixel",
+            "original",
+            "json",
+            image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS,
+            explain_form=True,
+        ),
+        Family(
+            "unit",
+            "unit",
+            "json",
+            image_tokens=_QWEN_IMAGE_TOKENS + _INTERNVL_IMAGE_TOKENS,
+            explain_form=True,
+        ),
     )
 }
 
@@ -218,7 +245,8 @@ def _checked(key: str, value: Any) -> Any:
     known = {field.name: field.type for field in fields(Family) if field.name != "published_pixels"}
     if key not in known:
         raise RecipeError(f"family: unknown key {key!r} (known: base, {', '.join(known)})")
-    choices = {"frame": get_args(FrameKind), "answer_format": get_args(AnswerFormat)}.get(key)
+    written = tuple(name for name, form in FORMS.items() if form.can_write)
+    choices = {"frame": get_args(FrameKind), "answer_format": written}.get(key)
     if choices is not None and value not in choices:
         raise RecipeError(f"family: {key} must be one of {', '.join(choices)}, not {value!r}")
     if known[key] == "int":
@@ -228,6 +256,9 @@ def _checked(key: str, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise RecipeError(f"family: {key} must be a list of strings, not {value!r}")
         return tuple(value)
+    elif known[key] == "bool":
+        if not isinstance(value, bool):
+            raise RecipeError(f"family: {key} must be true or false, not {value!r}")
     elif not isinstance(value, str) or not value:
         raise RecipeError(f"family: {key} must be text, not {value!r}")
     return value

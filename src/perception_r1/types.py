@@ -18,7 +18,8 @@ XYXY: TypeAlias = tuple[float, float, float, float]
 XY: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 
-TaskName: TypeAlias = Literal["grounding", "counting", "detection", "ocr", "geometry"]
+TaskName: TypeAlias = str
+"""Name of a task in `perception_r1.tasks.TASKS`."""
 FrameKind: TypeAlias = Literal["norm1000", "resized", "original", "unit"]
 ParseStatus: TypeAlias = Literal["ok", "empty", "malformed", "truncated"]
 FinishReason: TypeAlias = Literal["stop", "length"]
@@ -31,12 +32,32 @@ class BoxTarget:
     boxes_xyxy: tuple[XYXY, ...]
     labels: tuple[str, ...] = ()
 
+    @property
+    def n_objects(self) -> int:
+        """The number of objects to find."""
+        return len(self.boxes_xyxy)
+
+    def describe(self) -> str:
+        """Say in a few words what the right answer is."""
+        count = len(self.boxes_xyxy)
+        return f"{count} box{'' if count == 1 else 'es'}" if count else "nothing"
+
 
 @dataclass(frozen=True, slots=True)
 class PointTarget:
-    """One click an object, anywhere on it, in original-image pixels."""
+    """One click an object, anywhere on it, in original-image pixels; ``labels`` as in `BoxTarget`."""
 
     points_xy: tuple[XY, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def n_objects(self) -> int:
+        """The number of objects to find."""
+        return len(self.points_xy)
+
+    def describe(self) -> str:
+        """Say in a few words what the right answer is."""
+        return str(len(self.points_xy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +66,30 @@ class CountTarget:
 
     count: int
 
+    @property
+    def n_objects(self) -> int:
+        """The number of objects to find."""
+        return self.count
+
+    def describe(self) -> str:
+        """Say in a few words what the right answer is."""
+        return str(self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class TextTarget:
     """Text to read."""
 
     text: str
+
+    @property
+    def n_objects(self) -> int:
+        """Text has no objects to find."""
+        return 0
+
+    def describe(self) -> str:
+        """The text."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +98,15 @@ class AnswerTarget:
 
     answer: str
     visual_annotations: tuple[str, ...] = ()
+
+    @property
+    def n_objects(self) -> int:
+        """An answer has no objects to find."""
+        return 0
+
+    def describe(self) -> str:
+        """The answer."""
+        return self.answer
 
 
 Target: TypeAlias = BoxTarget | PointTarget | CountTarget | TextTarget | AnswerTarget
@@ -161,7 +209,8 @@ class Match:
     """Which prediction goes with which target; computed once, read by every component.
 
     ``pairs`` are (prediction index, target index) with φ > 0, by prediction index; ``ious`` and ``phi`` are parallel to
-    them. Indices of predictions are those of ``Parsed.objects``.
+    them. Indices of predictions are those of ``Parsed.objects``. ``n_pred`` and ``n_target`` are the sizes that a score
+    divides by: a truncated answer counts one prediction more than it lists, a preset may leave entries out.
     """
 
     pairs: tuple[tuple[int, int], ...] = ()
@@ -169,6 +218,8 @@ class Match:
     phi: tuple[float, ...] = ()
     unmatched_pred: tuple[int, ...] = ()
     unmatched_target: tuple[int, ...] = ()
+    n_pred: int = 0
+    n_target: int = 0
 
 
 @dataclass(frozen=True, slots=True)

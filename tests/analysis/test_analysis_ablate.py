@@ -28,7 +28,7 @@ name: g
 recipe: base.yaml
 metric: accuracy
 seeds: [0, 1]
-set: {reward.preset: paper}
+set: {reward.preset: released}
 reference: rl
 published: {table: ablation, column: pixmo/val}
 cases:
@@ -86,7 +86,7 @@ def test_what_a_published_row_stands_against_is_run_with_it(grid):
 
 def test_a_runs_recipe_is_the_grids_then_the_cases_then_the_seed(grid):
     recipe = job_recipe(Job(grid, "wide", 1, Path("x")), "out")
-    assert (recipe.reward.preset, recipe.reward.components) == ("paper", {"count": 1.0})
+    assert (recipe.reward.preset, recipe.reward.components) == ("released", {"count": 1.0})
     assert (recipe.grpo["num_generations"], recipe.grpo["beta"], recipe.grpo["seed"]) == (16, 0.0, 1)
     assert (recipe.data.seed, recipe.sft["seed"], recipe.name) == (1, 1, "g-wide")
     last = grid.model_copy(update={"last": {"grpo.num_generations": 4}})
@@ -121,7 +121,7 @@ def test_changes_as_settings():
 def test_the_grids_of_the_repository_are_sound(tmp_path):
     pytest.importorskip("sklearn")
     from perception_r1.demo import demo_recipe
-    from perception_r1.train.setup import recipe_task
+    from perception_r1.recipe.build import recipe_task
 
     published = read_published()
     rows = {"ablation": 0, "coco2017-reward-ablation": 0}

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from perception_r1.analysis.curriculum import plan_stages, question_scores, write_stages
 from perception_r1.analysis.rollouts import group_of
-from perception_r1.config import load_recipe
 from perception_r1.errors import RecipeError, UserError
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample
 
 

@@ -82,12 +82,12 @@ def test_rescoring_uses_the_tasks_own_path():
 
 
 def test_settings_are_merged_as_a_recipe_is():
-    values = {"reward": {"preset": "paper", "components": {"iou": 1.0}}}
+    values = {"reward": {"preset": "released", "components": {"iou": 1.0}}}
     changes = read_settings(["reward.components={f1: 1e-1}", "reward.options.floor=0.2"])
     assert merged(values, changes) == {
-        "reward": {"preset": "paper", "components": {"f1": 0.1}, "options": {"floor": 0.2}}
+        "reward": {"preset": "released", "components": {"f1": 0.1}, "options": {"floor": 0.2}}
     }
-    assert values == {"reward": {"preset": "paper", "components": {"iou": 1.0}}}
+    assert values == {"reward": {"preset": "released", "components": {"iou": 1.0}}}
     with pytest.raises(RecipeError, match="expected key"):
         read_settings(["reward"])
     with pytest.raises(RecipeError, match="is not a table"):
@@ -99,7 +99,7 @@ def run(tmp_path) -> Path:
     pytest.importorskip("pyarrow")
     pytest.importorskip("transformers")
     from perception_r1.analysis.rollouts import write_groups
-    from perception_r1.config import parse_recipe
+    from perception_r1.recipe.schema import parse_recipe
 
     out = tmp_path / "run"
     task = make_task("counting", family="qwen3_vl")
@@ -136,7 +136,7 @@ def test_a_judge_that_is_not_asked_again_is_named(run):
     settings = json.loads((run / "config.json").read_text())
     settings["reward"]["judge"] = {"kind": "openai", "base_url": "http://localhost:9/v1", "model": "big-judge"}
     (run / "config.json").write_text(json.dumps(settings))
-    done = CliRunner().invoke(app, ["replay", str(run), "--preset", "paper", "--json", "--quiet"])
+    done = CliRunner().invoke(app, ["replay", str(run), "--preset", "released", "--json", "--quiet"])
     assert done.exit_code == 0, done.output
     assert "note: big-judge is not asked again" in done.stderr
 

@@ -108,7 +108,7 @@ def test_many_of_a_kind_are_summed_up() -> None:
 
 def test_a_reward_that_gives_the_right_answer_nothing_is_a_warning() -> None:
     """PR1's released detection reward scores an object-free image 0, whatever is said."""
-    task = make_task("detection", family="qwen2_5_vl", reward="paper")
+    task = make_task("detection", family="qwen2_5_vl", reward="released")
     report = check_gold(task, [prepare(sample("detection", BoxTarget(())), "qwen2_5_vl")])
     assert report.own_mean == 0.0
     assert report.mean == 1.0

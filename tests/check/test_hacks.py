@@ -28,7 +28,7 @@ def test_robust_pays_nothing_dishonest() -> None:
 
 
 def test_flaws_of_the_paper_are_known() -> None:
-    _, findings = check_hacks(make_task("counting", family="qwen2_vl", reward="paper"), ROWS)
+    _, findings = check_hacks(make_task("counting", family="qwen2_vl", reward="released"), ROWS)
     assert {finding.severity for finding in findings} == {"warning"}
     assert any("right number, random places" in finding.message for finding in findings)
 

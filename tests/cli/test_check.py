@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from perception_r1.cli import app
 from perception_r1.data.digits import make_scenes
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 
 
 def run(*args: object) -> Result:
@@ -119,7 +119,7 @@ def test_a_reward_that_can_be_cheated_fails(recipe: Path) -> None:
 
 
 def test_the_papers_reward_is_known_to_be_and_passes(recipe: Path) -> None:
-    report = found(recipe, "--preset", "paper")
+    report = found(recipe, "--preset", "released")
     assert report["ok"]
     assert {finding["part"] for finding in report["findings"]} == {"hacks"}
 

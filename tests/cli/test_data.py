@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from perception_r1.data.rows import read_jsonl
+from perception_r1.data.jsonl import read_jsonl
 
 
 def pr1(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from perception_r1.cli import main
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.models.tiny import build_tiny
 from perception_r1.tasks import make_task
 
@@ -73,7 +73,7 @@ def test_a_recipe_says_the_rest(files, pr1, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"name: mine\ntask: detection\nmodel: {files / 'tiny'}\n"
-        "reward: {preset: paper, components: {f1: 1.0}, clamp: [0, 1]}\n"
+        "reward: {preset: released, components: {f1: 1.0}, clamp: [0, 1]}\n"
         f"data: {{eval: [{{source: jsonl, path: {files / 'rows.jsonl'}, count: 4}}]}}\n"
         "eval: {max_new_tokens: 8}\nimage: {max_pixels: 4096}\n"
     )

@@ -86,7 +86,7 @@ def test_a_published_checkpoint_brings_its_settings_and_benchmarks(pr1, data, tm
         "refcocog-val", "refcocog-test",
     ]  # fmt: skip
     settings = json.loads((tmp_path / "out/refcoco-val/settings.json").read_text())
-    assert (settings["family"], settings["prompt"]) == ("qwen2_vl", "released")
+    assert (settings["family"], settings["prompt"]) == ("qwen2_vl", "evaluation")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_every_published_checkpoint_with_a_tiny_model_of_its_family(pr1, tmp_pat
     for metrics in found:
         assert metrics["n_scored"] == metrics["n"] > 0
         settings = json.loads((Path(metrics["out"]) / "settings.json").read_text())
-        assert (settings["family"], settings["prompt"]) == (known.family, "released")
+        assert (settings["family"], settings["prompt"]) == (known.family, "evaluation")
         assert settings["repetition_penalty"] == known.repetition_penalty
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 from chat_double import ChatDouble, completion
 from perception_r1.cli import main
 from perception_r1.data.digits import make_scenes
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.models.tiny import build_tiny
 
 

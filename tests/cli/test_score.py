@@ -57,7 +57,7 @@ def test_half_a_surrogate_pair_survives(score):
 
 
 def test_stdin_and_presets(score):
-    robust, paper = (score("-", "--preset", p, stdin=json.dumps(GOOD)) for p in ("robust", "paper"))
+    robust, paper = (score("-", "--preset", p, stdin=json.dumps(GOOD)) for p in ("robust", "released"))
     records = [json.loads(run.stdout)["record"] for run in (robust, paper)]
     assert records[0]["reward"] != records[1]["reward"]  # paper: format + IoU²
 

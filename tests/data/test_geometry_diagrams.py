@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception_r1.core.facts import statements, unasked
 from perception_r1.data.geometry import diagram, make_diagrams
 from perception_r1.data.geometry_problems import KINDS, root
 from perception_r1.data.sources import load_source
 from perception_r1.errors import DataError
+from perception_r1.reasoning.facts import statements, unasked
 from perception_r1.tasks import make_task
 from perception_r1.types import AnswerTarget
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from perception_r1.core.facts import statements, verdict
 from perception_r1.data.logic_forms import facts_of, figure_of, sentence
 from perception_r1.data.plane_figure import draw
 from perception_r1.data.sources import load_source
 from perception_r1.data.visual_info import read_infos, write_infos
 from perception_r1.errors import DataError
+from perception_r1.reasoning.facts import statements, verdict
 from perception_r1.types import AnswerTarget
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_r1.data.rows import read_jsonl, row_from_sample, sample_from_row, write_jsonl
+from perception_r1.data.jsonl import read_jsonl, write_jsonl
+from perception_r1.data.row import row_from_sample, sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.types import AnswerTarget, BoxTarget, CountTarget, PointTarget, Sample, TextTarget
 

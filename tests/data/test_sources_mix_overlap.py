@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.data.mix import mix
 from perception_r1.data.overlap import coco_id, overlap
-from perception_r1.data.rows import write_jsonl
 from perception_r1.data.sources import SourceSpec, load_mix, load_source
 from perception_r1.errors import DataError
 from perception_r1.types import Sample, TextTarget

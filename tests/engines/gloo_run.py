@@ -81,7 +81,7 @@ def run(recipe_file: str, out: str, kind: str, overrides: list[str], *, resume: 
     """Train; returns what this process saw."""
     import trl
 
-    from perception_r1.config import load_recipe
+    from perception_r1.recipe.schema import load_recipe
     from perception_r1.train.run import run_grpo
 
     seen: dict[str, Any] = {}

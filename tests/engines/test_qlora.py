@@ -13,9 +13,10 @@ import gloo_run
 from gloo_run import metrics
 from trl import GRPOConfig
 
-from perception_r1.config import load_recipe
 from perception_r1.models.load import load_model
-from perception_r1.train.setup import load_for_training, recipe_family, trainer_args
+from perception_r1.recipe.build import recipe_family
+from perception_r1.recipe.schema import load_recipe
+from perception_r1.train.setup import load_for_training, trainer_args
 
 QLORA = Path(__file__).resolve().parents[2] / "configs" / "recipe" / "qlora.yaml"
 

@@ -11,9 +11,9 @@ pytest.importorskip("trl")
 from trl import GRPOConfig
 from trl.generation.vllm_generation import VLLMGeneration
 
-from perception_r1.config import load_recipe
 from perception_r1.families import get_family
 from perception_r1.models.tiny import build_processor
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.grpo import ban_image_tokens
 from perception_r1.train.setup import image_token_ids, trainer_args
 

@@ -42,7 +42,7 @@ def test_presets_that_count_different_facts_are_compared_where_both_count_some()
     samples = [Sample(q, "geometry", q, AnswerTarget("12", ("AB = 5",))) for q in ("AB = 5. Find BC.", "Find BC.")]
     sides = [
         [(sample, task.score(sample, said)) for sample in samples]
-        for task in (make_task("geometry", family="qwen2_5_vl", reward=preset) for preset in ("robust", "paper"))
+        for task in (make_task("geometry", family="qwen2_5_vl", reward=preset) for preset in ("robust", "released"))
     ]
     found = compare("geometry", *sides, resamples=50)
     assert (found["visual"]["n"], found["visual"]["value"], found["accuracy"]["n"]) == (1, 0.0, 2)

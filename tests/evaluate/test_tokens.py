@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from perception_r1.core.parsing import parse_objects
+from perception_r1.answers.reader import parse_objects
 from perception_r1.evaluate.tokens import TokenCompletion, box_scores, token_ends
 from perception_r1.types import Completion
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 
 pytest.importorskip("accelerate")
 

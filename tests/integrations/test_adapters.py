@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
 from perception_r1.errors import DataError, RecipeError
 from perception_r1.families import get_family
 from perception_r1.integrations import easyr1, scoring, swift, trl, verl, vlm_r1
@@ -22,10 +22,10 @@ from perception_r1.types import AnswerTarget, BoxTarget, Completion, PointTarget
 ROOT = Path(verl.__file__).parent
 SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 SETTINGS = [
-    {"task": "grounding", "family": "qwen2_vl", "reward": {"preset": "paper"}},
+    {"task": "grounding", "family": "qwen2_vl", "reward": {"preset": "released"}},
     {"task": "grounding", "family": "internvl", "thinking": True},
     {"task": "counting", "family": "qwen2_vl"},
-    {"task": "detection", "family": "qwen2_5_vl", "reward": {"preset": "paper"}},
+    {"task": "detection", "family": "qwen2_5_vl", "reward": {"preset": "released"}},
     {"task": "detection", "family": "qwen3_vl", "reward": {"options": {"floor": 0.1}}},
     {"task": "ocr", "family": "qwen2_vl"},
 ]
@@ -147,7 +147,7 @@ def test_gold_answers_are_read_without_their_special_tokens_too(settings: dict[s
         whole, stripped = task.score(sample, gold), task.score(sample, SPECIAL.sub("", gold))
         assert stripped.pred_xyxy == whole.pred_xyxy
         # The released format reward of grounding asks for the special tokens themselves: 0 for all, so no advantage.
-        lost = 1.0 if settings.get("reward") == {"preset": "paper"} and task.name == "grounding" else 0.0
+        lost = 1.0 if settings.get("reward") == {"preset": "released"} and task.name == "grounding" else 0.0
         assert stripped.reward == pytest.approx(whole.reward - lost, abs=1e-12)
         assert stripped.reward > 0.5
 
@@ -205,7 +205,7 @@ def test_easyr1_knows_a_cut_answer_by_its_length() -> None:
 def test_settings_from_a_file_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     file = tmp_path / "task.json"
     file.write_text(json.dumps(SETTINGS[0]))
-    made = make_task("grounding", family="qwen2_vl", reward="paper")
+    made = make_task("grounding", family="qwen2_vl", reward="released")
     assert scoring.task_of(file) == scoring.task_of(str(file)) == made
     assert scoring.task_of(made) is made
     for bad, message in (

@@ -12,7 +12,8 @@ from PIL import Image
 from perception_r1.errors import RecipeError
 from perception_r1.evaluate.benchmarks import BENCHMARKS
 from perception_r1.evaluate.run import score_metrics
-from perception_r1.integrations.lmms_eval.tasks import METRICS, write_tasks
+from perception_r1.integrations.lmms_eval.tasks import write_tasks
+from perception_r1.tasks.grounding import GroundingTask
 from perception_r1.types import BoxTarget, Sample
 
 
@@ -48,7 +49,7 @@ def test_yaml_names_what_utils_has(written):
     config = yaml.load((folder / f"{name}.yaml").read_text(), Loader=_Loader)
     assert config["task"] == name
     assert config["dataset_kwargs"]["data_files"]["test"] == str(folder / "data.jsonl")
-    assert [entry["metric"] for entry in config["metric_list"]] == list(METRICS["grounding"])
+    assert [entry["metric"] for entry in config["metric_list"]] == list(GroundingTask.headline)
     functions = [config[key] for key in ("doc_to_visual", "doc_to_text", "process_results")]
     functions += [entry["aggregation"] for entry in config["metric_list"]]
     for function in functions:
@@ -75,7 +76,7 @@ def test_figures_are_those_of_pr1_eval(written):
         (task.sample(doc), task.scorer.score(task.sample(doc), text)) for doc, text in zip(docs, answers, strict=True)
     ]
     expected = score_metrics("grounding", scored, resamples=10)["metrics"]
-    for metric in METRICS["grounding"]:
+    for metric in GroundingTask.headline:
         value = task.aggregate(metric, [result[metric] for result in results])
         assert value == pytest.approx(expected[metric]["value"])
 

@@ -179,7 +179,7 @@ def test_the_key_of_the_reward_is_the_installed_versions(config: Any) -> None:
 def test_its_advantages_are_ours() -> None:
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
-    from perception_r1.core.groups import group_advantages
+    from perception_r1.stats import group_advantages
 
     generator = np.random.default_rng(0)
     rewards = generator.choice([0.0, 0.25, 0.5, 1.0, 1.7], size=(6, 8))

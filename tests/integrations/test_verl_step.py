@@ -18,9 +18,9 @@ import pytest
 pytest.importorskip("verl", reason="verl has an environment of its own: make test-verl")
 
 from engine_data import make_recipe
-from perception_r1.config import Recipe
 from perception_r1.export import export
 from perception_r1.models.tiny import build_tiny
+from perception_r1.recipe.schema import Recipe
 
 HERE = Path(__file__).resolve().parent
 ONE_PROCESS_EACH = (

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from chat_double import ChatDouble, completion, question
-from perception_r1.core.facts import verdicts
 from perception_r1.errors import DataError, RecipeError, UserError
 from perception_r1.judge import Case, ChatJudge, LexicalJudge, gather_evidence, make_judge
 from perception_r1.openai_server import PLAIN_DECODING, Retry
+from perception_r1.reasoning.facts import verdicts
 from perception_r1.tasks import make_task
 from perception_r1.types import AnswerTarget, Completion, Sample
 

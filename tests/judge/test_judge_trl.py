@@ -16,9 +16,9 @@ pytest.importorskip("aiohttp")
 
 import pyarrow.parquet
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import UserError
 from perception_r1.models.tiny import build_tiny
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo
 
 

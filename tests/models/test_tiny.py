@@ -17,7 +17,7 @@ from perception_r1.families import FAMILIES  # noqa: E402
 from perception_r1.models.load import load_model  # noqa: E402
 from perception_r1.models.tiny import TINY_FAMILIES, build_processor, build_tiny  # noqa: E402
 from perception_r1.models.tiny_tokenizer import build_tokenizer  # noqa: E402
-from perception_r1.prompts import render_answer, render_prompt  # noqa: E402
+from perception_r1.tasks import make_task  # noqa: E402
 
 TOKENIZER = build_tokenizer()
 
@@ -27,7 +27,7 @@ def inputs(processor, family: str, n: int = 2):
     drawn = [scene(rng, "counting", max_digits=3) for _ in range(n)]
     texts = [
         processor.apply_chat_template(
-            render_prompt(sample, FAMILIES[family]).messages(), add_generation_prompt=True, tokenize=False
+            make_task(sample.task, family=family).prompt(sample).messages(), add_generation_prompt=True, tokenize=False
         )
         for _, sample in drawn
     ]
@@ -66,7 +66,7 @@ def test_answers_of_the_demo_are_short() -> None:
     for task in TASKS:
         for _ in range(20):
             _, sample = scene(rng, task, min_digits=2, max_digits=5)
-            answer = render_answer(sample, FAMILIES["qwen3_vl"])
+            answer = make_task(sample.task, family="qwen3_vl").gold(sample)
             ids = TOKENIZER(answer)["input_ids"]
             n = len(sample.target.text) if task == "ocr" else len(sample.target.boxes_xyxy)
             assert len(ids) == (n if task == "ocr" else 5 * n + 1)

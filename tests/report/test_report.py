@@ -9,9 +9,9 @@ from PIL import Image
 from perception_r1.errors import UserError
 from perception_r1.evaluate.results import read_results
 from perception_r1.report.draw import HIT, MISS, draw_answer, save_answer
-from perception_r1.evaluate.metrics import hits
 from perception_r1.report.gallery import build_gallery, choose, drawn_boxes, outcome
 from perception_r1.report.runs import load_runs
+from perception_r1.rewards.objects import hits
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample
 
 pytest.importorskip("jinja2")

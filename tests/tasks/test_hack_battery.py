@@ -6,9 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from perception_r1.core.spec import reward_spec
 from perception_r1.families import FAMILIES
-from perception_r1.tasks import make_task
+from perception_r1.tasks import make_task, reward_spec
 from perception_r1.tasks.hacks import audit, battery
 from perception_r1.types import BoxTarget, CountTarget, PointTarget, Sample, TextTarget
 
@@ -54,7 +53,7 @@ def test_nor_do_other_matchings_open_one(matching: str) -> None:
 
 def paid(task: str, family: str = "qwen2_vl", **options: object) -> dict[str, set[str]]:
     """Hacks that the released reward pays, and on which samples."""
-    made = make_task(task, family=family, reward=options.get("reward", "paper"))  # type: ignore[arg-type]
+    made = make_task(task, family=family, reward=options.get("reward", "released"))  # type: ignore[arg-type]
     asked = [sample for sample in samples(task) if not isinstance(sample.target, CountTarget)]
     found = defaultdict(set)
     for finding in audit(made, asked):

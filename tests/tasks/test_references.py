@@ -38,14 +38,14 @@ def detection(
 
 def test_pr1_format_reward_takes_garbage() -> None:
     assert grounding("<garbage") == 0
-    assert grounding("<garbage", "paper") == 1  # as released
+    assert grounding("<garbage", "released") == 1  # as released
 
 
 def test_nothing_that_a_model_writes_is_executed(tmp_path: Path) -> None:
     mark = tmp_path / "executed"
     code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
     for text in (code, f"[{{'bbox_2d': [{code}, 1, 2, 3]}}]", f"<|box_start|>({code},1),(2,3)<|box_end|>"):
-        for preset in ("robust", "paper"):
+        for preset in ("robust", "released"):
             grounding(text, preset)
             score("counting", text, {"points": [[1, 2]]}, family="qwen2_vl", image_size=SIZE, preset=preset)
             detection(text, BoxTarget(()), preset)
@@ -57,7 +57,7 @@ def test_pr1_iou_of_degenerate_and_inverted_boxes_divides_by_zero(corners: str, 
     text = f"<|box_start|>{corners}<|box_end|>"
     for target in (BoxTarget(((5, 5, 5, 5),)), BoxTarget(((100, 100, 300, 300),))):
         sample = Sample("s", "grounding", "x", target, image_size=SIZE)
-        for preset, value in (("robust", 0), ("paper", 1)):  # 1: the format, which looks at the first character
+        for preset, value in (("robust", 0), ("released", 1)):  # 1: the format, which looks at the first character
             record = make_task("grounding", family="qwen2_vl", reward=preset).score(sample, text)
             assert record.reward == value
             assert word in record.reason
@@ -70,7 +70,7 @@ def test_pr1_box_without_special_tokens_is_read_in_the_declared_frame() -> None:
 
 def test_pr1_counting_pays_the_right_number_in_random_places() -> None:
     draw = random.Random(0)
-    paid: dict[str, list[float]] = {"robust": [], "paper": []}
+    paid: dict[str, list[float]] = {"robust": [], "released": []}
     for _ in range(100):
         clicks = PointTarget(tuple((draw.uniform(0, 1000), draw.uniform(0, 1000)) for _ in range(6)))
         places = [(draw.randint(50, 900), draw.randint(50, 900)) for _ in range(6)]
@@ -80,7 +80,7 @@ def test_pr1_counting_pays_the_right_number_in_random_places() -> None:
         sample = Sample("s", "counting", "x", clicks, image_size=SIZE)
         for preset, rewards in paid.items():
             rewards.append(make_task("counting", family="qwen2_vl", reward=preset).score(sample, text).reward or 0)
-    assert statistics.mean(paid["paper"]) > 0.75
+    assert statistics.mean(paid["released"]) > 0.75
     # Half for the number; of the places only what chance finds.
     assert 0.5 <= statistics.mean(paid["robust"]) < 0.6
 
@@ -89,14 +89,14 @@ def test_pr1_detection_pays_one_perfect_box_of_twenty() -> None:
     target = BoxTarget(GRID, ("cat",) * 20)
     assert detection(boxes(GRID[0], label="cat"), target) == pytest.approx(2 / 21)
     assert detection(boxes(*GRID[:10], label="cat"), target) == pytest.approx(20 / 30)
-    assert (detection(boxes(GRID[0], label="cat"), target, "paper") or 0) / 3 > 0.6
+    assert (detection(boxes(GRID[0], label="cat"), target, "released") or 0) / 3 > 0.6
 
 
 def test_pr1_detection_of_nothing() -> None:
     assert detection("[]", BoxTarget(())) == 1
     assert detection(boxes(GRID[0], label="cat"), BoxTarget(())) == 0
-    assert detection("[]", BoxTarget(()), "paper") == 0
-    assert detection(boxes(GRID[0], label="cat"), BoxTarget(()), "paper") == 0.25
+    assert detection("[]", BoxTarget(()), "released") == 0
+    assert detection(boxes(GRID[0], label="cat"), BoxTarget(()), "released") == 0.25
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_pr1_ocr_of_empty_text_and_long_pages() -> None:
 def test_pr1_no_environment_variable_configures_a_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     target = BoxTarget(GRID[:2], ("cat", "dog"))
     text = boxes(*GRID[:2], label="cat")
-    before = [detection(text, target, preset) for preset in ("robust", "paper")]
+    before = [detection(text, target, preset) for preset in ("robust", "released")]
     for name, value in {
         "F1_SCALE": "9",
         "DO_PENAIlty": "False",
@@ -132,7 +132,7 @@ def test_pr1_no_environment_variable_configures_a_reward(monkeypatch: pytest.Mon
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOG_DIR", raising=False)
-    assert [detection(text, target, preset) for preset in ("robust", "paper")] == before
+    assert [detection(text, target, preset) for preset in ("robust", "released")] == before
 
 
 def test_vlm_r1_iou_of_equal_unit_boxes() -> None:

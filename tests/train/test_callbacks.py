@@ -11,8 +11,8 @@ import pyarrow.parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_r1.core.groups import group_advantages
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
+from perception_r1.stats import group_advantages
 from perception_r1.train.callbacks import RolloutWriter
 from perception_r1.types import BoxTarget, Completion, RewardRecord, Sample
 

@@ -54,12 +54,13 @@ def test_of_a_model_that_is_not_here(recipe: Path) -> None:
     before = set(recipe.parent.iterdir())
     result = run("train", recipe)
     assert result.exit_code == 0, result.output
-    first, own, replaced, launcher = result.stdout.splitlines()
+    first, own, replaced, launcher, here = result.stdout.splitlines()
     assert first == "mine: one step ran (grounding, qwen2_5_vl)"
     assert own == "  the recipe's own: 5 rows and pictures of 1 source, all of them read"
     assert "Qwen/Qwen2.5-VL-3B-Instruct, of which nothing is here, by a tiny qwen2_5_vl" in replaced
     assert "deepspeed by one process" in replaced
     assert launcher == "  launcher: one process, as in the run"
+    assert here.startswith("  here the run itself would stop: ") and "grpo.deepspeed" in here
     assert set(recipe.parent.iterdir()) == before
 
 
@@ -128,3 +129,19 @@ def test_a_bad_row_and_a_broken_picture_are_named(recipe: Path, rows: Path, tmp_
         stream.write('{"id": "9", "image": "0.jpg", "task": "grounding", "question": "x", "boxes": [[9, 0, 3, 5]]}\n')
     result = run("train", recipe)
     assert f"{rows}:7: field 'boxes': [9, 0, 3, 5] has x2 < x1" in result.stderr
+
+
+def test_what_would_stop_the_run_itself_is_said(recipe: Path) -> None:
+    done = run("train", recipe, "--set", "grpo.deepspeed=null", "--set", "grpo.report_to=neptune")
+    assert done.exit_code == 0, done.output
+    assert "here the run itself would stop: " in done.output
+    assert "field 'grpo.report_to'" in done.output
+
+
+def test_a_package_that_the_step_needs_is_one_line(recipe: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["train", str(recipe), "--dry-run", "--set", "grpo.deepspeed=null", "--set", "grpo.optim=galore_adamw"]
+    )
+    assert done.exit_code == 2, done.output
+    assert "field 'grpo.optim'" in done.output
+    assert "Traceback" not in done.output

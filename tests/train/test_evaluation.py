@@ -13,8 +13,8 @@ pytest.importorskip("trl")
 
 import pyarrow.parquet
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import RecipeError
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo, run_sft
 
 EVALUATES = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "save_total_limit": 3}

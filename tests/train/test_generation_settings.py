@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from perception_r1.config import load_recipe
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo
 
 # Each would show in eight sampled tokens; a temperature without do_sample is what save_pretrained refuses.

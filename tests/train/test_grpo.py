@@ -15,8 +15,8 @@ pytest.importorskip("trl")
 
 import pyarrow.parquet
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import ModelError, RecipeError, UserError
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo, run_sft
 
 

@@ -81,6 +81,9 @@ def test_the_line_names_the_ways_to_something_else(monkeypatch: pytest.MonkeyPat
     (tmp_path / "accelerate").mkdir()
     (tmp_path / "accelerate" / "default_config.yaml").touch()
     assert "default_config.yaml is for accelerate launch and not read" in launch.announcement(8, {}, None)
+    line = launch.announcement(8, {}, None, "zero3")
+    assert "but the recipe was written for zero3" in line
+    assert "configs/accelerate/zero3.yaml" in line
     assert "the recipe's deepspeed" in launch.announcement(8, {"deepspeed": "zero3.json"}, 8)
 
 

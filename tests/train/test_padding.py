@@ -15,9 +15,9 @@ pytest.importorskip("trl")
 
 import pyarrow.parquet
 
-from perception_r1.config import load_recipe
 from perception_r1.models.processors import load_processor
 from perception_r1.models.tiny import TINY_FAMILIES, build_tiny
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo
 
 QUESTIONS = ("cup", "the small cup on the left of the two tall blue bottles", "a dog that looks at its own tail", "cat")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import UserError
 from perception_r1.packages import OPTIONAL, is_installed, pip_line
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.preflight import check_writable, preflight
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "recipe"

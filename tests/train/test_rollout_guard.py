@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("trl")
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import ModelError, RecipeError
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.rollout_guard import METRIC, RolloutGuard
 from perception_r1.train.run import run_grpo
 
@@ -46,11 +47,10 @@ def trainer_with(guard: RolloutGuard, reward: Any, recipe_file: Path, out: Path)
     from trl import GRPOConfig, GRPOTrainer
 
     from perception_r1.models.load import load_model
-    from perception_r1.train import setup
     from perception_r1.train.dataset import rollout_dataset
 
     recipe = load_recipe(recipe_file)
-    family = setup.recipe_family(recipe)
+    family = build.recipe_family(recipe)
     model, processor = load_model(recipe.model, dtype="float32")
     processor.tokenizer.padding_side = "left"
     args = GRPOConfig(
@@ -58,7 +58,7 @@ def trainer_with(guard: RolloutGuard, reward: Any, recipe_file: Path, out: Path)
         report_to="none", use_cpu=True, bf16=False, logging_steps=1, remove_unused_columns=False, save_strategy="no",
         log_multimodal=False, disable_tqdm=True,
     )  # fmt: skip
-    rows = rollout_dataset(setup.recipe_samples(recipe, recipe.data.train, family), setup.recipe_task(recipe, family))
+    rows = rollout_dataset(build.recipe_samples(recipe, recipe.data.train, family), build.recipe_task(recipe, family))
     trainer = GRPOTrainer(model, reward, args, train_dataset=rows, processing_class=processor, callbacks=[guard])
     guard.watch(trainer)
     return trainer

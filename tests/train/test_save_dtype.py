@@ -12,8 +12,9 @@ pytest.importorskip("trl")
 import torch
 from safetensors.torch import load_file
 
-from perception_r1.config import load_recipe
 from perception_r1.models.load import load_model
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.run import run_grpo, run_sft
 
 LORA = "lora={r: 4, target_modules: [q_proj, v_proj]}"
@@ -89,7 +90,7 @@ def test_frozen_weights_stay_as_published_and_adapters_are_float32(
     def loaded(*overrides: str) -> torch.dtype:
         recipe = load_recipe(recipe_file, [f"model={half_model}", *overrides])
         args = setup.trainer_args(GRPOConfig, recipe.grpo, name="grpo", folder=tmp_path, where=recipe.name)
-        family = setup.recipe_family(recipe)
+        family = build.recipe_family(recipe)
         return next(setup.load_for_training(recipe, half_model, args, family)[0].parameters()).dtype
 
     half = "grpo.bf16=true"

@@ -12,7 +12,8 @@ import pytest
 from engine_data import make_recipe
 from perception_r1.errors import RecipeError
 from perception_r1.families import get_family
-from perception_r1.train.setup import recipe_samples, trainer_args
+from perception_r1.recipe.build import recipe_samples
+from perception_r1.train.setup import trainer_args
 
 
 def test_total_is_the_number_of_rows_to_train_on(tmp_path: Path) -> None:

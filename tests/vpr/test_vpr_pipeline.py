@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from chat_double import ChatDouble, completion, question
 from perception_r1.cli import app
 from perception_r1.data.geometry import make_diagrams
-from perception_r1.data.rows import read_jsonl, write_jsonl
+from perception_r1.data.jsonl import read_jsonl, write_jsonl
 from perception_r1.evaluate.results import write_lines
 from perception_r1.openai_server import PLAIN_DECODING
 from perception_r1.vpr.annotate import read_facts, tidy

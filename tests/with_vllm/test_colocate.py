@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from perception_r1.config import load_recipe
 from perception_r1.errors import ModelError
 from perception_r1.models.tiny import TINY_FAMILIES
+from perception_r1.recipe.schema import load_recipe
 from perception_r1.train.rollout_guard import METRIC, RolloutGuard
 from perception_r1.train.run import run_grpo
 

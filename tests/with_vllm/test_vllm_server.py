@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cpu_engine import ENGINE, ENVIRONMENT
 
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.evaluate.results import read_results
 from real_server import real_server
 

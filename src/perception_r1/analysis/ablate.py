@@ -18,9 +18,10 @@ from typing import Any
 from perception_r1.analysis.grid import Job
 from perception_r1.analysis.job_record import check_records, write_record
 from perception_r1.analysis.runs import as_settings
-from perception_r1.config import Recipe, load_recipe
 from perception_r1.errors import UserError
 from perception_r1.progress import format_duration
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe, load_recipe
 from perception_r1.train.preflight import preflight
 
 ResolveRecipe = Callable[[str, Path, int, tuple[str, ...]], Recipe]
@@ -117,14 +118,13 @@ def run_grid(
 def too_little_room(job: Job, recipe: Recipe) -> str:
     """A sentence where right answers are longer than a run may write (a case that adds thinking, say); else nothing."""
     from perception_r1.models.processors import load_processor
-    from perception_r1.train import setup
 
     limits = {"eval.max_new_tokens": recipe.eval.max_new_tokens}
     if job.grid.cases[job.case].stage == "rl" and "max_completion_length" in (recipe.grpo or {}):
         limits["grpo.max_completion_length"] = (recipe.grpo or {})["max_completion_length"]
-    family = setup.recipe_family(recipe)
-    task, tokenizer = setup.recipe_task(recipe, family), load_processor(recipe.model).tokenizer
-    answers = [task.gold(sample) for sample in setup.recipe_samples(recipe, recipe.data.eval, family)]
+    family = build.recipe_family(recipe)
+    task, tokenizer = build.recipe_task(recipe, family), load_processor(recipe.model).tokenizer
+    answers = [task.gold(sample) for sample in build.recipe_samples(recipe, recipe.data.eval, family)]
     lengths = [len(ids) + 1 for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]  # and the end token
     for key, limit in limits.items():
         cut = sum(length > limit for length in lengths)
@@ -191,11 +191,11 @@ def run_job(
         )
         run_folder.remove_checkpoints(place / "checkpoints")
         gc.collect()
-    family = setup.recipe_family(recipe.model_copy(update={"model": str(model_path)}))
+    family = build.recipe_family(recipe.model_copy(update={"model": str(model_path)}))
     model, processor = load_model(model_path, device="cuda" if torch.cuda.is_available() else "cpu")
     metrics = evaluate(
-        setup.recipe_task(recipe, family),
-        setup.recipe_samples(recipe, recipe.data.eval, family),
+        build.recipe_task(recipe, family),
+        build.recipe_samples(recipe, recipe.data.eval, family),
         TransformersGenerator(model, processor, family, **recipe.eval.model_dump()),
         job.results,
         model_name=job.case,

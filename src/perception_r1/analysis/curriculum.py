@@ -20,11 +20,11 @@ import yaml
 
 from perception_r1.analysis.diagnose import group_verdict
 from perception_r1.analysis.rollouts import Group
-from perception_r1.config import Recipe, load_recipe
 from perception_r1.data.files import atomic_write
-from perception_r1.data.rows import write_jsonl
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.errors import RecipeError, UserError
 from perception_r1.evaluate.metrics import quality
+from perception_r1.recipe.schema import Recipe, load_recipe
 from perception_r1.types import Sample
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from perception_r1.analysis.rollouts import Group, is_zero, zero_reason
 from perception_r1.errors import UserError
-from perception_r1.evaluate.bootstrap import interval
 from perception_r1.evaluate.metrics import quality
+from perception_r1.stats import interval
 
 SOLVED = 0.95
 """A question whose answers are this good on average, by the metric, has little left to teach."""

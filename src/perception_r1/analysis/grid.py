@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from perception_r1.config import read_yaml
 from perception_r1.errors import RecipeError
+from perception_r1.recipe.schema import read_yaml
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

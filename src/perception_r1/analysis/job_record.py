@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.analysis.grid import Job
-from perception_r1.config import Recipe
 from perception_r1.data.files import atomic_write
 from perception_r1.errors import UserError
 from perception_r1.models.identity import model_identity, weights_of
+from perception_r1.recipe.schema import Recipe
 
 FILE = "job.json"
 _FREE = ("grpo", "sft", "components", "options")  # tables without defaults of ours

@@ -114,7 +114,7 @@ def _settings(tables: Tables, out: Path, runs: int) -> str:
         "the same for every model, greedy",
         "figures in per cent with 95 % intervals; intervals are of two levels (seeds and scenes, both resampled), "
         "differences are paired by scene and seed",
-        "the seed sets the training scenes, SFT and GRPO; rewards are the paper's released ones (preset `paper`) "
+        "the seed sets the training scenes, SFT and GRPO; rewards are the paper's released ones (preset `released`) "
         "unless a row says otherwise",
     ]
     return "\n".join(f"- {fact[:1].upper() + fact[1:]}." for fact in facts if fact)

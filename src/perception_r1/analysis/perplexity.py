@@ -13,8 +13,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from perception_r1.evaluate.metrics import target_count
-from perception_r1.types import AnswerTarget, Sample, TextTarget
+from perception_r1.tasks import task_class
+from perception_r1.types import Sample
 
 PUBLISHED = {"RefCOCO": 1.0, "PageOCR": 1.0, "PixMo-Count": 229_202.0, "COCO2017": 3.47e83}
 """Mean perceptual perplexity by data set, as published."""
@@ -28,9 +28,9 @@ def log_matchings(sample: Sample) -> float:
         >>> round(math.exp(log_matchings(Sample("a", "counting", "dog", CountTarget(5)))))
         120
     """
-    if sample.task == "grounding" or isinstance(sample.target, (TextTarget, AnswerTarget)):
+    if not task_class(sample.task).matches_many:
         return 0.0
-    return math.lgamma(target_count(sample) + 1)
+    return math.lgamma(sample.target.n_objects + 1)
 
 
 def perceptual_perplexity(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def perceptual_perplexity(samples: Sequence[Sample]) -> dict[str, Any]:
     if not logs:
         return {"n": 0}
     log_mean = _log_mean(logs)
-    counts = [0 if isinstance(s.target, (TextTarget, AnswerTarget)) else target_count(s) for s in samples]
+    counts = [s.target.n_objects for s in samples]
     middle = logs[(len(logs) - 1) // 2], logs[len(logs) // 2]
     return {
         "n": len(logs),

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from perception_r1.analysis.rollouts import SAME, Group, group_of
-from perception_r1.evaluate.bootstrap import interval
 from perception_r1.evaluate.metrics import quality
 from perception_r1.progress import progress
+from perception_r1.stats import interval
 from perception_r1.tasks import Task
 
 _PUSHED = 1e-6

@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perception_r1.core.groups import group_advantages
-from perception_r1.data.rows import sample_from_row
+from perception_r1.data.row import sample_from_row
 from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.results import record_from_dict
+from perception_r1.stats import group_advantages
 from perception_r1.types import Completion, RewardRecord, Sample
 
 SAME = 1e-9

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.analysis.rollouts import rollout_files
-from perception_r1.config import Recipe, parse_recipe
 from perception_r1.errors import RecipeError, UserError
+from perception_r1.recipe.schema import Recipe, parse_recipe
 from perception_r1.tasks import Task
 from perception_r1.types import Sample
 
@@ -46,8 +46,8 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     A key may be dotted. ``components`` of a reward are a choice of their own and replaced whole, as in a recipe.
 
     Example:
-        >>> merged({"reward": {"preset": "paper"}, "grpo": {"beta": 0.0}}, {"reward.matching": "sequential"})
-        {'reward': {'preset': 'paper', 'matching': 'sequential'}, 'grpo': {'beta': 0.0}}
+        >>> merged({"reward": {"preset": "released"}, "grpo": {"beta": 0.0}}, {"reward.matching": "sequential"})
+        {'reward': {'preset': 'released', 'matching': 'sequential'}, 'grpo': {'beta': 0.0}}
     """
     result = dict(values)
     for key, change in changes.items():
@@ -86,7 +86,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         RecipeError: one is none.
     """
-    from perception_r1.config import read_yaml
+    from perception_r1.recipe.schema import read_yaml
 
     found: dict[str, Any] = {}
     for setting in settings:

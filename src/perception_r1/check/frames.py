@@ -14,11 +14,10 @@ from pathlib import Path
 from statistics import stdev
 from typing import get_args
 
+from perception_r1.boxes import center, iou_matrix, to_image_box, to_image_point
 from perception_r1.check.findings import Finding
-from perception_r1.core.coords import to_image_box, to_image_point
-from perception_r1.core.geometry import center, iou_matrix
 from perception_r1.data.files import broken_json, existing_file
-from perception_r1.data.rows import NEEDS_QUESTION, sample_from_row
+from perception_r1.data.row import sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.evaluate.generate import finish_reason
 from perception_r1.tasks import Task
@@ -143,7 +142,7 @@ def _answer(raw: bytes, path: Path, line: int, task: Task, by_id: Mapping[str, S
             f"{where}, and the line has no target of its own (boxes, points, count or text)",
             path=path, line=line, field="id",
         )  # fmt: skip
-    defaults = {"id": str(line), **({"question": "the object"} if task.name in NEEDS_QUESTION else {})}
+    defaults = {"id": str(line), **({"question": "the object"} if task.question_says else {})}
     sample = sample_from_row(
         {**defaults, **fields}, path=path, line=line, task=task.name, check_image=False, image_required=False
     )

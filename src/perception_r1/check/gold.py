@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from perception_r1.boxes import nearness, units
 from perception_r1.check.findings import Finding, several
-from perception_r1.core.coords import units
-from perception_r1.core.matching import nearness
-from perception_r1.core.rewards import point_tolerances
 from perception_r1.families import Family
-from perception_r1.tasks import Task, reward_spec
+from perception_r1.rewards.objects import point_tolerances
+from perception_r1.tasks import Task, reward_spec, task_class
 from perception_r1.types import BoxTarget, PointTarget, RewardRecord, Sample
 
 SLACK = 1e-9
@@ -72,7 +71,7 @@ def least_reward(sample: Sample, family: Family, *, thin: list[int] | None = Non
         places = math.fsum(nearness(moved, tolerance) for tolerance in tolerances) / len(tolerances)
     else:
         return 1.0
-    return 0.5 + 0.5 * places if sample.task == "counting" else places
+    return task_class(sample.task).least_reward(places)
 
 
 def check_gold(task: Task, samples: Iterable[Sample], advance: Callable[[], object] = lambda: None) -> GoldReport:

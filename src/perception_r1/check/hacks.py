@@ -34,7 +34,7 @@ class HackRow:
 def check_hacks(task: Task, samples: Iterable[Sample]) -> tuple[tuple[HackRow, ...], tuple[Finding, ...]]:
     """Run the battery over ``samples``; rows whose right answer earns nothing are left to the check of gold answers.
 
-    What PR1's released formulas (preset ``paper``) pay for is known and kept, so there it is a warning.
+    What PR1's released formulas (preset ``released``) pay for is known and kept, so there it is a warning.
     """
     by_name: dict[str, list[HackRow]] = {}
     for found in audit(task, samples):
@@ -45,7 +45,7 @@ def check_hacks(task: Task, samples: Iterable[Sample]) -> tuple[tuple[HackRow, .
         )
         by_name.setdefault(found.name, []).append(row)
     rows = tuple(_sum(name, group) for name, group in by_name.items())
-    severity = "warning" if task.reward.preset == "paper" and task.reward.function is None else "error"
+    severity = "warning" if task.reward.preset == "released" and task.reward.function is None else "error"
     findings = tuple(
         Finding(
             "hacks",

@@ -9,14 +9,14 @@ from typing import Any
 
 from perception_r1.check.pictures import row_error
 from perception_r1.check.run import Limits
-from perception_r1.config import Recipe, Source, load_recipe, source_names
 from perception_r1.data.images import prepare
+from perception_r1.data.jsonl import read_jsonl
 from perception_r1.data.mix import mix
-from perception_r1.data.rows import read_jsonl
 from perception_r1.data.sources import SourceSpec, guess_source, load_source
 from perception_r1.errors import DataError, RecipeError, UserError
-from perception_r1.families import Family
-from perception_r1.tasks import Task, make_task, reward_spec
+from perception_r1.recipe.build import recipe_task
+from perception_r1.recipe.schema import Recipe, Source, load_recipe, source_names
+from perception_r1.tasks import Task, make_task
 from perception_r1.types import Sample
 
 RECIPES = {".yaml", ".yml"}
@@ -42,18 +42,9 @@ def of_recipe(path: Path, *, family: str | None, preset: str | None, overrides: 
         RecipeError: the recipe is wrong or names no rows. DataError: a source cannot be opened at all.
     """
     recipe = load_recipe(path, overrides)
-    chosen = _family_of(recipe, family)
-    reward = recipe.reward
-    spec = reward_spec(
-        recipe.task,
-        preset or reward.preset,
-        matching=reward.matching,
-        components=None if preset else reward.components,
-        clamp=None if preset else reward.clamp,
-        function=None if preset else reward.function,
-        options=reward.options or None,
-    )
-    task = make_task(recipe.task, family=chosen, reward=spec, thinking=recipe.thinking, prompt=recipe.prompt)
+    if family is not None:
+        recipe = recipe.model_copy(update={"family": family})
+    task = recipe_task(recipe, preset=preset)
     grpo, sft = recipe.grpo or {}, recipe.sft or {}
     inputs = Inputs(
         task,
@@ -127,12 +118,6 @@ def evaluation_rows(path: Path, task: str, source: str | None = None) -> list[Sa
         except DataError:  # rows without sizes need their images
             return read_jsonl(path)
     return load_source(_kept(_source_of(path, source, None, None)), task=task)
-
-
-def _family_of(recipe: Recipe, family: str | None) -> Family:
-    from perception_r1.train.setup import recipe_family
-
-    return recipe_family(recipe if family is None else recipe.model_copy(update={"family": family}))
 
 
 def _rows(recipe: Recipe, sources: Sequence[Source], inputs: Inputs, *, total: int | None = None) -> list[Sample]:

@@ -92,11 +92,6 @@ COMMANDS: dict[str, Spec] = {
         "Write a recipe out for verl, ms-swift, EasyR1 or VLM-R1.",
         "Other engines",
     ),
-    "import": Spec(
-        "perception_r1.cli.import_recipe:import_recipe",
-        "Turn a launch script of PR1 or VLM-R1 into a recipe.",
-        "Other engines",
-    ),
 }
 
 

@@ -119,11 +119,12 @@ def _command(grids: list[Path], out: Path, doc: Path) -> str:
 
 def _demo_recipe(name: str, out: Path, seed: int, settings: tuple[str, ...]) -> Any:
     """``demo:TASK``: the packaged recipe of ``pr1 demo``, its model and scenes shared by all runs in ``out``."""
+    from perception_r1.data.digits import TASKS as DEMO_TASKS
     from perception_r1.demo import demo_recipe, warm_start
     from perception_r1.errors import RecipeError
 
     kind, _, task = name.partition(":")
-    if kind != "demo" or task not in ("counting", "grounding", "detection", "ocr"):
+    if kind != "demo" or task not in DEMO_TASKS:
         raise RecipeError(
             f"recipe {name!r}: expected a file, or demo:counting, demo:grounding, demo:detection, demo:ocr"
         )

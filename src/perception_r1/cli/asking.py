@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perception_r1.config import Recipe
     from perception_r1.evaluate.backends import Decoding
     from perception_r1.evaluate.benchmarks import Benchmark
     from perception_r1.evaluate.checkpoints import Checkpoint
     from perception_r1.families import Family
+    from perception_r1.recipe.schema import Recipe
     from perception_r1.tasks import Task
     from perception_r1.types import Sample
 
@@ -48,8 +48,8 @@ def decoding_of(
     box_scores: str,
 ) -> Decoding:
     """What was asked for, else the checkpoint's, the recipe's or the benchmark's."""
-    from perception_r1.config import Eval
     from perception_r1.evaluate.backends import Decoding
+    from perception_r1.recipe.schema import Eval
 
     plain = recipe.eval if recipe else Eval()
     limit, penalty = plain.max_new_tokens, plain.repetition_penalty
@@ -106,7 +106,7 @@ def limits_of(
     A recipe that names none trains by the family's, and so they are its evaluation's, too. (None, None): not known.
     """
     if recipe is not None:
-        from perception_r1.train.setup import recipe_limits
+        from perception_r1.recipe.build import recipe_limits
 
         low, high = recipe_limits(recipe, family)
     elif checkpoint is not None:
@@ -151,7 +151,7 @@ def task_of(
     from perception_r1.tasks import make_task
 
     if recipe is not None:
-        from perception_r1.train.setup import recipe_task
+        from perception_r1.recipe.build import recipe_task
 
         changes: dict[str, Any] = {"thinking": thinking or recipe.thinking}
         if prompt is not None:
@@ -160,13 +160,13 @@ def task_of(
             changes["reward"] = type(recipe.reward)(preset=cast("Any", preset))
         return recipe_task(recipe.model_copy(update=changes), family)
     return make_task(
-        name, family=family, reward=preset or "robust", thinking=thinking, prompt=cast("Any", prompt or "paper")
+        name, family=family, reward=preset or "robust", thinking=thinking, prompt=cast("Any", prompt or "training")
     )
 
 
 def samples_of(data: Path | None, images: Path | None, task: Task, recipe: Recipe | None) -> list[Sample]:
     """Rows of ``--data``, or of the recipe's ``data.eval`` (mixed by count or share, as in training)."""
-    from perception_r1.data.rows import read_jsonl
+    from perception_r1.data.jsonl import read_jsonl
     from perception_r1.errors import UserError
 
     if data is not None:
@@ -175,8 +175,8 @@ def samples_of(data: Path | None, images: Path | None, task: Task, recipe: Recip
         raise UserError("say what to evaluate on: --data FILE.jsonl (or a recipe with data.eval)")
     import typer
 
-    from perception_r1.config import trained_on
-    from perception_r1.train.setup import recipe_samples
+    from perception_r1.recipe.build import recipe_samples
+    from perception_r1.recipe.schema import trained_on
 
     for file in trained_on(recipe):
         typer.echo(f"note: {file} is in data.train, too: models trained by this recipe have seen these rows", err=True)

@@ -26,7 +26,8 @@ def check(
         str | None, typer.Option("--family", "-f", help="The model's family.", show_default="the recipe's")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="Reward: robust or paper.", show_default="the recipe's, robust")
+        str | None,
+        typer.Option("--preset", "-p", help="Reward: robust or released.", show_default="the recipe's, robust"),
     ] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Of data: answers have <think> and <answer> blocks.")] = (
         False

@@ -40,9 +40,9 @@ def curriculum(
     from perception_r1.analysis.curriculum import plan_stages, write_stages
     from perception_r1.analysis.rollouts import read_groups
     from perception_r1.analysis.runs import best_reward, run_recipe
-    from perception_r1.config import load_recipe
     from perception_r1.errors import UserError
-    from perception_r1.train.setup import recipe_task
+    from perception_r1.recipe.build import recipe_task
+    from perception_r1.recipe.schema import load_recipe
 
     numbers = _numbers("--rollouts", rollouts, int)
     limits = None if edges is None else _numbers("--edges", edges, float)

@@ -58,8 +58,8 @@ def convert(
 
     Example: pr1 data convert instances_val2017.json rows.jsonl --from coco --task counting --images val2017
     """
+    from perception_r1.data.jsonl import write_jsonl
     from perception_r1.data.mix import mix
-    from perception_r1.data.rows import write_jsonl
 
     if out.exists() and src.exists() and out.samefile(src):
         raise DataError("is the data to read, and would be lost (name another file to write)", path=out)
@@ -122,7 +122,7 @@ def _load(
     *,
     n: int | None,
 ) -> list[Sample]:
-    from perception_r1.data.rows import read_jsonl
+    from perception_r1.data.jsonl import read_jsonl
     from perception_r1.data.sources import GENERATED, SourceSpec, guess_source, load_source
 
     source = source or guess_source(src)
@@ -150,7 +150,7 @@ def _load(
 def _options(pairs: list[str] | None, skip_bad: bool, skip_missing: bool) -> dict[str, Any]:
     import yaml
 
-    from perception_r1.config import read_yaml
+    from perception_r1.recipe.schema import read_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs or []:

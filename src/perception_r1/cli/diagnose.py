@@ -55,7 +55,7 @@ def diagnose(
             raise UserError(f"{source}: a run's answers are looked at as they are; {name} is for a recipe")
         from perception_r1.analysis.rollouts import read_groups
         from perception_r1.analysis.runs import run_recipe
-        from perception_r1.train.setup import recipe_task
+        from perception_r1.recipe.build import recipe_task
 
         recipe = run_recipe(source)
         task = recipe_task(recipe)
@@ -63,8 +63,8 @@ def diagnose(
         samples = [group.sample for group in found]
         groups = diagnose_groups(found, most=best_reward(task, samples), seed=seed)
     else:
-        from perception_r1.config import load_recipe
-        from perception_r1.train.setup import recipe_family, recipe_samples, recipe_task
+        from perception_r1.recipe.build import recipe_family, recipe_samples, recipe_task
+        from perception_r1.recipe.schema import load_recipe
 
         recipe = load_recipe(source, override or ())
         if model is not None:

@@ -64,7 +64,7 @@ def eval_command(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help="paper, or released (PR1's evaluation code).", show_default="paper"),
+        typer.Option("--prompt", help="training, or evaluation (PR1's evaluation code).", show_default="training"),
     ] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Ask for <think> and <answer> blocks.")] = False,
     max_new_tokens: Annotated[
@@ -134,7 +134,7 @@ def eval_command(
         raise UserError(f"--box-scores {box_scores}: expected one or logprob")
     settings = None
     if recipe is not None:
-        from perception_r1.config import load_recipe
+        from perception_r1.recipe.schema import load_recipe
 
         settings = load_recipe(recipe)
     name = model or (settings.model if settings else None)

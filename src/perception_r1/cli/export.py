@@ -86,7 +86,7 @@ def lmms_eval(
     data: Annotated[Path, typer.Option("--data", "-d", help="Folder of its official files, or the file.")],
     family: Annotated[str, typer.Option("--family", "-f", help="Of the model: whose frame its boxes are read in.")],
     images: Annotated[Path | None, typer.Option("--images", help="Root of the image paths.")] = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="paper, or released (PR1's evaluation).")] = "released",
+    prompt: Annotated[str, typer.Option("--prompt", help="training, or evaluation (PR1's).")] = "evaluation",
     max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the family's")] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The first so many samples.")] = None,
     skip_missing: Annotated[
@@ -118,8 +118,8 @@ def lmms_eval(
 
 
 def _export(engine: str, recipe_file: Path, out: Path, override: list[str] | None, as_json: bool, **options) -> None:  # type: ignore[no-untyped-def]
-    from perception_r1.config import load_recipe
     from perception_r1.export import export
+    from perception_r1.recipe.schema import load_recipe
 
     done = export(load_recipe(recipe_file, override or ()), engine, out, **options)
     if as_json:

@@ -39,8 +39,8 @@ def plan(
 
     Example: pr1 plan recipes/detection/rl.yaml --device a100-80g --devices 8 --sharding fsdp2
     """
-    from perception_r1.config import load_recipe
     from perception_r1.plan import plan_recipe
+    from perception_r1.recipe.schema import load_recipe
 
     found = plan_recipe(
         load_recipe(recipe, override or ()),

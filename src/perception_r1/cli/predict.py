@@ -26,7 +26,9 @@ def predict(
     like: Annotated[
         str | None, typer.Option("--like", help="Ask as the released evaluation of this published checkpoint does.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="paper, or released.", show_default="paper")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="training, or evaluation.", show_default="training")
+    ] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Ask for <think> and <answer> blocks.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, show_default="1024")] = None,
     max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, show_default="the model's")] = None,
@@ -53,7 +55,7 @@ def predict(
 
     checkpoint = checkpoint_for(like, model)
     known = family_of(family or (checkpoint.family if checkpoint else None), None, model, backend)
-    preset: Any = prompt or (checkpoint.prompt if checkpoint else "paper")
+    preset: Any = prompt or (checkpoint.prompt if checkpoint else "training")
     asker = make_task(task, family=known, thinking=thinking, prompt=preset)
     low, high = limits_of(None, checkpoint, asker.family, own_limits(model, backend), None, max_pixels)
     sample = prepare(_sample(image, image_size(image), task, question), asker.family, min_pixels=low, max_pixels=high)
@@ -99,17 +101,12 @@ def predict(
 def _sample(image: Path, size: tuple[int, int], task: str, question: str) -> Any:
     """The question as a sample; its target is empty, and its score means nothing."""
     from perception_r1.errors import UserError
-    from perception_r1.types import AnswerTarget, BoxTarget, CountTarget, Sample, TextTarget
+    from perception_r1.tasks import task_class
+    from perception_r1.types import Sample
 
-    targets: dict[str, Any] = {
-        "grounding": BoxTarget(()), "counting": CountTarget(0), "detection": BoxTarget(()), "ocr": TextTarget(""),
-        "geometry": AnswerTarget("?"),
-    }  # fmt: skip
-    if task not in targets:
-        raise UserError(f"--task {task}: expected {', '.join(targets)}")
-    if not question.strip() and task != "ocr":
-        example = {"detection": '"person, dog"', "geometry": '"Find x."'}.get(task, '"the red car"')
-        raise UserError(f"say what to ask: --question {example}")
-    categories = tuple(part.strip() for part in question.split(",") if part.strip()) if task == "detection" else ()
+    kind = task_class(task)
+    if not question.strip() and (kind.question_says or kind.asks_categories):
+        raise UserError(f'say what to ask: --question "{kind.example_question}"')
+    categories = tuple(part.strip() for part in question.split(",") if part.strip()) if kind.asks_categories else ()
     text = "" if categories else question
-    return Sample(image.stem, task, text, targets[task], str(image), size, categories=categories)  # type: ignore[arg-type]
+    return Sample(image.stem, task, text, kind.nothing, str(image), size, categories=categories)

@@ -10,7 +10,7 @@ import typer
 
 def replay(
     run: Annotated[Path, typer.Argument(help="A run with rollouts (pr1 train or pr1 diagnose).", show_default=False)],
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="The other reward: robust or paper.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", "-p", help="The other reward: robust or released.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="The other reward: this recipe's.")] = None,
     override: Annotated[
         list[str] | None,
@@ -37,12 +37,12 @@ def replay(
     from perception_r1.analysis.replay import compare_rewards, rescore
     from perception_r1.analysis.rollouts import read_groups
     from perception_r1.analysis.runs import read_settings, run_recipe
-    from perception_r1.config import load_recipe
     from perception_r1.errors import UserError
-    from perception_r1.train.setup import recipe_task
+    from perception_r1.recipe.build import recipe_task
+    from perception_r1.recipe.schema import load_recipe
 
     if not (preset or recipe or override):
-        raise UserError("say which other reward: --preset robust|paper, --recipe FILE, or --set reward.KEY=VALUE")
+        raise UserError("say which other reward: --preset robust|released, --recipe FILE, or --set reward.KEY=VALUE")
     settings = read_settings(override or [])
     foreign = [key for key in settings if key.partition(".")[0] != "reward"]
     if foreign:

@@ -13,7 +13,7 @@ def score(
     family: Annotated[
         str, typer.Option("--family", "-f", help="The model's family: which coordinates and answer form it uses.")
     ],
-    preset: Annotated[str, typer.Option("--preset", "-p", help="robust, or paper (the released formula).")] = "robust",
+    preset: Annotated[str, typer.Option("--preset", "-p", help="robust, or released (PR1's formula).")] = "robust",
     thinking: Annotated[bool, typer.Option("--thinking", help="Answers have <think> and <answer> blocks.")] = False,
     min_pixels: Annotated[int | None, typer.Option("--min-pixels", min=1, help="Of the model's processor.")] = None,
     max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Of the model's processor.")] = None,
@@ -59,9 +59,10 @@ def _read(raw: bytes, name: str, line: int, task: str):  # type: ignore[no-untyp
     import json
 
     from perception_r1.data.files import broken_json
-    from perception_r1.data.rows import NEEDS_QUESTION, sample_from_row
+    from perception_r1.data.row import sample_from_row
     from perception_r1.errors import DataError
     from perception_r1.evaluate.generate import finish_reason
+    from perception_r1.tasks import TASKS
     from perception_r1.types import Completion
 
     try:
@@ -76,7 +77,7 @@ def _read(raw: bytes, name: str, line: int, task: str):  # type: ignore[no-untyp
     if not isinstance(response, str):
         what = "is missing" if "response" not in row else f"is {type(response).__name__}"
         raise DataError(f"{what} (expected the model's answer as text)", path=name, line=line, field="response")
-    defaults = {"id": str(line), **({"question": "the object"} if task in NEEDS_QUESTION else {})}
+    defaults = {"id": str(line), **({"question": "the object"} if TASKS[task].question_says else {})}
     fields = {key: value for key, value in row.items() if key != "image"}  # nothing here looks at pixels
     sample = sample_from_row(
         {**defaults, **fields}, path=name, line=line, task=task, check_image=False, image_required=False

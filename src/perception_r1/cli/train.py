@@ -85,24 +85,35 @@ def _run(
     processes: int | None,
     quiet: bool,
 ) -> None:
-    from perception_r1.config import load_recipe
+    from perception_r1.errors import UserError
+    from perception_r1.recipe.schema import load_recipe
+    from perception_r1.train.preflight import preflight
 
     recipe = load_recipe(recipe_file, override or ())
+    folder = out or Path("runs") / recipe.name
+    name = "sft" if ctx.info_name == "sft" else "grpo"
     if dry:
         from perception_r1.train.dry_run import dry_run
 
-        typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
+        problem: UserError | None = None
+        try:
+            preflight(recipe, name, folder)
+        except UserError as error:  # much of it is replaced in a dry run
+            problem = error
+        try:
+            typer.echo(dry_run(stage, recipe))  # type: ignore[arg-type]
+        except ImportError as error:
+            raise problem or error from None
+        if problem is not None:
+            typer.echo(f"  here the run itself would stop: {problem}")
         return
     from perception_r1.train import launch
-    from perception_r1.train.preflight import preflight
 
-    folder = out or Path("runs") / recipe.name
-    name = "sft" if ctx.info_name == "sft" else "grpo"
     preflight(recipe, name, folder)
     table = (recipe.sft if name == "sft" else recipe.grpo) or {}
     n = launch.n_to_start(processes, table)
     if n > 1:
-        typer.echo(launch.announcement(n, table, processes), err=True)
+        typer.echo(launch.announcement(n, table, processes, written_for=recipe.machine.sharding), err=True)
         root = ["--traceback"] if ctx.find_root().params.get("traceback") else []
         settings = [part for item in override or () for part in ("--set", item)]
         options = ["--out", str(folder), *settings, *(["--resume"] * resume), *(["--quiet"] * quiet)]

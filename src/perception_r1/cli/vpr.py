@@ -34,7 +34,7 @@ Price = Annotated[
     str | None, typer.Option("--price", metavar="IN,OUT", help="Prices of a million tokens, for the cost.")
 ]
 Extra = Annotated[str | None, typer.Option("--extra", help="Further fields of each request, as JSON.")]
-Preset = Annotated[str, typer.Option("--preset", "-p", help="robust or paper.")]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="robust or released.")]
 
 
 @vpr_app.command()

@@ -18,6 +18,7 @@ from perception_r1.data.fields import Where, shown
 from perception_r1.data.files import existing_file, read_json
 from perception_r1.data.reading import ImageFinder, Opened, Request, entry_size, parse_options
 from perception_r1.errors import DataError
+from perception_r1.tasks import task_class
 from perception_r1.types import XYXY, Size
 
 TASKS = ("detection", "counting", "grounding")
@@ -81,6 +82,8 @@ def open_coco(request: Request) -> Opened:
     folder = path.stem.removeprefix("instances_").removeprefix("coco_")
     finder = ImageFinder.of(request, _guesses(path, folder), subfolders=(folder, f"coco/{folder}"))
 
+    kind = task_class(request.task)
+
     def to_rows(image: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         found = annotations.get(image["id"], [])
         for item in found:
@@ -98,7 +101,7 @@ def open_coco(request: Request) -> Opened:
             if item.box is not None and item.label in is_wanted
         ]
         stem = Path(image["file_name"]).stem
-        if request.task == "detection":
+        if kind.asks_categories:
             nothing = options.empty and (not found or options.crowd == "keep")
             if (objects or nothing) and _within(len(objects), options):
                 boxes, labels = [box for _, box in objects], [label for label, _ in objects]
@@ -110,9 +113,9 @@ def open_coco(request: Request) -> Opened:
         for label in (name for name in wanted if name in by_label and name not in crowds):
             boxes = by_label[label]
             row = {**base, "id": f"{stem}-{label}", "boxes": boxes, "labels": [label] * len(boxes)}
-            if request.task == "counting" and _within(len(boxes), options):
+            if kind.matches_many and _within(len(boxes), options):
                 yield {**row, "question": label}
-            elif request.task == "grounding" and len(boxes) == 1:
+            elif not kind.matches_many and len(boxes) == 1:
                 yield {**row, "question": f"the {label}"}
 
     names = {"image": "images.file_name", "width": "images.width", "height": "images.height"}

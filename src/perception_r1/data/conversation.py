@@ -9,18 +9,10 @@ from typing import Any
 
 from perception_r1.data import fields
 from perception_r1.data.fields import Where, shown
+from perception_r1.tasks import task_class
 
 _PLACEHOLDER = re.compile(r"<image>|<\|vision_start\|>.*?<\|vision_end\|>|<img>.*?</img>", re.DOTALL)
 _THINKING = re.compile(r"\s*(?:first |please )*output the thinking process in <think>.*$", re.DOTALL | re.IGNORECASE)
-_TEMPLATES = {
-    "grounding": (
-        r"please provide the bounding box coordinates? of the region this (?:sentence|phrase) describes:\s*(.+)",
-        r"output the bounding box of the (.+?) in the image",
-    ),
-    "counting": (r"output all the bounding boxes of the (.+)",),
-    "detection": (r"please output bbox coordinates and names of (.+)",),
-    "ocr": (r"ocr this image()\s*:?",),
-}
 _ASKS = {"human", "user"}
 _ANSWERS = {"gpt", "assistant"}
 
@@ -57,7 +49,7 @@ def bare_question(question: str, task: str) -> str:
         'brown dog'
     """
     question = _THINKING.sub("", without_placeholder(question)).strip()
-    for template in _TEMPLATES.get(task, ()):
+    for template in task_class(task).known_prompts:
         found = re.fullmatch(template + r"\s*\.?", question, re.DOTALL | re.IGNORECASE)
         if found:
             return found.group(1).strip().removesuffix(".")

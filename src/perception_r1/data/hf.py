@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from perception_r1 import tasks
 from perception_r1.data import fields
 from perception_r1.data.fields import Where, shown
 from perception_r1.data.files import atomic_write, read_parquet
 from perception_r1.data.reading import Entry, ImageFinder, Opened, Request, entry_size, parse_options
 from perception_r1.errors import DataError
+from perception_r1.tasks import task_class
 
-TASKS = ("grounding", "counting", "detection", "ocr", "geometry")
+TASKS = tuple(tasks.TASKS)
 ROW_FIELDS = (
     "id", "image", "question", "width", "height", "categories",
     "boxes", "labels", "points", "count", "text", "answer", "visual_annotations",
@@ -84,7 +86,7 @@ def open_hf(request: Request) -> Opened:
         row["image"] = stored_image(row.get("image"), where, finder, options.cache)
         if options.label_names and fields.is_list(row.get("labels")):
             row["labels"] = [_label(item, options.label_names, where) for item in row["labels"]]
-        if request.task == "detection" and (options.categories or options.label_names):
+        if task_class(request.task).asks_categories and (options.categories or options.label_names):
             row["categories"] = options.categories or options.label_names
         if fields.is_list(row.get("boxes")) and row["boxes"] and not fields.is_list(row["boxes"][0]):
             row["boxes"] = [row["boxes"]]  # one box a row, as grounding sets store it

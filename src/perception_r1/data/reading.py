@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from perception_r1.data.fields import MissingImageError, Where, did_you_mean, shown
 from perception_r1.data.files import track
 from perception_r1.data.images import image_size
-from perception_r1.data.rows import sample_from_row, with_categories
+from perception_r1.data.jsonl import with_categories
+from perception_r1.data.row import sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.types import Sample, Size
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from perception_r1.core.coords import to_image_box, to_image_point
+from perception_r1 import tasks
+from perception_r1.boxes import to_image_box, to_image_point
 from perception_r1.data import fields
 from perception_r1.data.coco_names import COCO_NAMES
 from perception_r1.data.conversation import bare_question, question_and_answer
@@ -24,9 +25,10 @@ from perception_r1.data.files import read_records
 from perception_r1.data.reading import ImageFinder, Opened, Request, entry_size, parse_options
 from perception_r1.errors import DataError
 from perception_r1.families import get_family
-from perception_r1.types import Frame, Size
+from perception_r1.tasks import Task, task_class
+from perception_r1.types import AnswerTarget, CountTarget, Frame, PointTarget, Size, TextTarget
 
-TASKS = ("grounding", "counting", "detection", "ocr", "geometry")
+TASKS = tuple(tasks.TASKS)
 NAMES = {"boxes": "solution", "points": "solution", "count": "solution", "text": "solution", "answer": "solution"}
 _FRAMES: dict[str, Any] = {"pixels": "original", "norm1000": "norm1000", "unit": "unit", "resized": "resized"}
 _BOX_KEYS = ("bbox_2d", "bbox", "box", "box_2d")
@@ -75,17 +77,21 @@ class _Reader:
     options: RecordOptions
     finder: ImageFinder
 
+    @property
+    def kind(self) -> type[Task]:
+        return task_class(self.task)
+
     def rows(self, record: dict[str, Any], where: Where) -> Iterator[dict[str, Any]]:
         image = self.finder.find(_image_name(record, self.options.image, where), where)
         question, answer = self._question_and_answer(record, where)
         identity = next((record[key] for key in ("id", "annotation_id") if record.get(key) is not None), None)
         row: dict[str, Any] = {"id": f"{where.line}" if identity is None else identity, "image": image}
         row["question"] = bare_question(question, self.task)
-        if self.task == "detection":
+        if self.kind.asks_categories:
             asked = row.pop("question")
             row["categories"] = self.options.categories or (asked.split(", ") if asked != question else None)
-        if self.task in {"ocr", "geometry"}:
-            name = "text" if self.task == "ocr" else "answer"
+        name = {TextTarget: "text", AnswerTarget: "answer"}.get(self.kind.targets[0])
+        if name is not None:
             yield {**row, name: _unwrapped(answer) if isinstance(answer, str) else answer, **_facts(record)}
             return
         size = entry_size(record, image, where)
@@ -117,9 +123,9 @@ class _Reader:
         if value is None and normalized is not None:
             value, kind = normalized, "norm1000"
         frame = self._frame(kind, size, where)
-        if self.task == "counting" and isinstance(value, (int, float)):
+        if CountTarget in self.kind.targets and isinstance(value, (int, float)):
             return {"count": value}
-        if self.task == "counting" and (points := _points(value)) is not None:
+        if PointTarget in self.kind.targets and (points := _points(value)) is not None:
             return {"points": [_converted_point(item, frame, where) for item in points]}
         boxes, labels = _boxes_and_labels(value, where)
         found = [_converted_box(item, frame, where) for item in boxes]

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from perception_r1.data.files import atomic_write
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError
+from perception_r1.tasks import task_class
 from perception_r1.types import AnswerTarget, BoxTarget, CountTarget, PointTarget, Sample, TextTarget
 
 # ten colours that differ in hue and stay visible on photographs
@@ -139,7 +140,7 @@ def draw_target(sample: Sample, *, width: int = _WIDTH, height: int = _HEIGHT) -
                 small.append(corners)
             draw.rectangle(corners, outline=(255, 255, 255, 150), width=line + 2)
             draw.rectangle(corners, outline=colours[labels[index]], width=line)
-            name = str(index + 1) if sample.task == "counting" else labels[index] if sample.task == "detection" else ""
+            name = task_class(sample.task).tag(index + 1, labels[index])
             if name:
                 tags.append(_Tag(corners, name, colours[labels[index]]))
     elif isinstance(target, PointTarget):
@@ -192,19 +193,9 @@ def _area(box: tuple[float, float, float, float]) -> float:
 
 def _caption(sample: Sample) -> list[list[_Run]]:
     """Lines below the picture: what is asked, what is known, where from."""
-    target = sample.target
-    asked = {"grounding": "Find: ", "counting": "Count: ", "detection": "Detect", "ocr": "Read"}.get(sample.task, "")
-    if sample.task == "detection":
-        number = len(sample.categories)
-        asked += (
-            f" any of {number} categories" if number > 1 else f": {', '.join(sample.categories) or sample.question}"
-        )
-    elif sample.task == "ocr":
-        asked += f": {sample.question}" if sample.question else " the page"
-    else:
-        asked += sample.question
-    lines = [[_Run(line, bold=True)] for line in _wrapped(_drawable(asked), 2, bold=True)]
-    if sample.task == "detection" and isinstance(target, BoxTarget) and target.labels:
+    target, task = sample.target, task_class(sample.task)
+    lines = [[_Run(line, bold=True)] for line in _wrapped(_drawable(task.asked(sample)), 2, bold=True)]
+    if task.labelled and isinstance(target, BoxTarget) and target.labels:
         lines += _legend(target.labels)
     else:
         lines += [
@@ -240,7 +231,7 @@ def _known(sample: Sample) -> str:
     if isinstance(target, BoxTarget):
         if not target.boxes_xyxy:
             return "nothing there"
-        if sample.task == "grounding" and len(target.boxes_xyxy) == 1:
+        if len(target.boxes_xyxy) == 1 and not task_class(sample.task).matches_many:
             return "box  " + ", ".join(f"{value:g}" for value in target.boxes_xyxy[0])
         return f"{len(target.boxes_xyxy)} boxes" if len(target.boxes_xyxy) > 1 else "1 box"
     if isinstance(target, PointTarget):

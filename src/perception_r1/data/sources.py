@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, cast
 
 from perception_r1.data import coco, fox, geometry3k, hf, mathvista, mix, pixmo, records, refcoco
+from perception_r1.data.digits import TASKS as DIGIT_TASKS
 from perception_r1.data.fields import MissingImageError, did_you_mean
+from perception_r1.data.jsonl import read_jsonl
 from perception_r1.data.reading import MISSING, ON_ERROR, Opened, Request, collect
-from perception_r1.data.rows import TASKS, read_jsonl
 from perception_r1.errors import DataError
+from perception_r1.tasks import TASKS
 from perception_r1.types import Sample, TaskName
 
 Note = Callable[[str], None]
@@ -153,7 +155,8 @@ def load_mix(
     return mix.mix(sources, total, seed, names=[f"{spec.source} {spec.path or ''}".strip() for spec in loaded])
 
 
-def _reader(open_source: Callable[[Request], Opened]) -> Callable[[Request], list[Sample]]:
+def reader(open_source: Callable[[Request], Opened]) -> Callable[[Request], list[Sample]]:
+    """A loader for `SOURCES` from a function that opens a file."""
     return lambda request: collect(open_source(request), request)
 
 
@@ -232,18 +235,18 @@ def _no_options(request: Request, source: str) -> None:
         raise DataError(f"source {source!r} has no option {next(iter(request.options))!r} (it has: missing, on_error)")
 
 
-SOURCES: dict[str, tuple[Callable[[Request], list[Sample]], tuple[str, ...]]] = {
+SOURCES: dict[str, tuple[Callable[[Request], list[Sample]], Collection[str]]] = {
     "jsonl": (_jsonl, TASKS),
-    "coco": (_reader(coco.open_coco), coco.TASKS),
-    "records": (_reader(records.open_records), records.TASKS),
-    "refcoco": (_reader(refcoco.open_refcoco), refcoco.TASKS),
-    "pixmo": (_reader(pixmo.open_pixmo), pixmo.TASKS),
-    "fox": (_reader(fox.open_fox), fox.TASKS),
-    "hf": (_reader(hf.open_hf), hf.TASKS),
-    "digits": (_digits, ("grounding", "counting", "detection", "ocr")),
+    "coco": (reader(coco.open_coco), coco.TASKS),
+    "records": (reader(records.open_records), records.TASKS),
+    "refcoco": (reader(refcoco.open_refcoco), refcoco.TASKS),
+    "pixmo": (reader(pixmo.open_pixmo), pixmo.TASKS),
+    "fox": (reader(fox.open_fox), fox.TASKS),
+    "hf": (reader(hf.open_hf), hf.TASKS),
+    "digits": (_digits, DIGIT_TASKS),
     "diagrams": (_diagrams, ("geometry",)),
-    "geometry3k": (_reader(geometry3k.open_geometry3k), ("geometry",)),
-    "mathvista": (_reader(mathvista.open_mathvista), ("geometry",)),
+    "geometry3k": (reader(geometry3k.open_geometry3k), ("geometry",)),
+    "mathvista": (reader(mathvista.open_mathvista), ("geometry",)),
 }
 """Name → (loader, tasks that it has rows for)."""
 

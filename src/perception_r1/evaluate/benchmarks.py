@@ -257,7 +257,8 @@ def _of_file(benchmark: Benchmark, file: Path) -> Place:
         ".parquet": lambda place: place.source == "pixmo",
     }
     for place in benchmark.places:
-        if by_ending.get(file.suffix, lambda place: False)(place) and not place.whole:
+        reads = by_ending.get(file.suffix)
+        if reads is not None and reads(place) and not place.whole:
             return replace(place, split=place.split if place.source == "refcoco" else None)
     raise DataError(f"is no file that {benchmark.title} is read from (see docs/evaluation.md)", path=file)
 

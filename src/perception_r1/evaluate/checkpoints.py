@@ -34,7 +34,7 @@ class Checkpoint:
     benchmarks: str
     max_new_tokens: int
     repetition_penalty: float = 1.0
-    prompt: Literal["paper", "released"] = "released"
+    prompt: Literal["training", "evaluation"] = "evaluation"
     min_pixels: int = _MIN_PIXELS
     max_pixels: int = _MAX_PIXELS
 
@@ -46,7 +46,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         Checkpoint("Kangheng/PR1-Qwen2-VL-2B-Grounding", "qwen2_vl", "grounding", 512, 1.05),
         Checkpoint("Kangheng/PR1-Qwen2-VL-2B-OCR", "qwen2_vl", "pageocr", 2048),
         Checkpoint("Kangheng/PR1-Qwen2.5-VL-3B-Detection", "qwen2_5_vl", "coco2017", 4096),
-        Checkpoint("tongxiao2002/Perception-R1-7B", "qwen2_5_vl", "", 4096, 1.0, "paper", 3_136, 1_806_336),
+        Checkpoint("tongxiao2002/Perception-R1-7B", "qwen2_5_vl", "", 4096, 1.0, "training", 3_136, 1_806_336),
     )
 }
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_r1.core.matching import normal_label
 from perception_r1.errors import DataError
-from perception_r1.evaluate.bootstrap import resample_counts
+from perception_r1.stats import resample_counts
+from perception_r1.text import normal_label
 from perception_r1.types import BoxTarget, RewardRecord, Sample, Size
 
 Scored = tuple[Sample, RewardRecord]

@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.mcnemar import mcnemar_exact, mcnemar_midp
-from perception_r1.core.text import edit_similarity
 from perception_r1.data.files import read_records
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.metrics import Scored, columns, compare, grounding_iou, paired_rows, quality
+from perception_r1.evaluate.metrics import columns, compare, paired_rows
 from perception_r1.evaluate.results import METRICS, SAMPLES, Result, read_json_file, read_results
-from perception_r1.types import TextTarget
+from perception_r1.stats import mcnemar_exact, mcnemar_midp
+from perception_r1.tasks import task_class
+from perception_r1.tasks.base import Scored
 
 # How good an answer must be to count as right: IoU 0.5 in grounding, and everything right elsewhere.
-RIGHT_FROM = {"grounding": 0.5, "counting": 1.0, "detection": 1.0, "ocr": 1.0, "geometry": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     Args:
         a, b: the evaluations, or the files.
         right_from: how good an answer must be to count as right: IoU, F1 of an image, or similarity of a text; default
-            ``RIGHT_FROM`` of the task.
+            `Task.right_from`.
         seed: of the bootstrap.
 
     Raises:
@@ -98,7 +97,7 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     ids = [key for key in old if key in new and old[key].sample.target == new[key].sample.target]
     if not ids:
         raise UserError(f"{a}, {b}: no sample was scored in both (are they of the same data?)")
-    threshold = RIGHT_FROM[task] if right_from is None else right_from
+    threshold = task_class(task).right_from if right_from is None else right_from
     grades = [(_grade(old[key]), _grade(new[key])) for key in ids]
     changes = [
         Change(key, _outcome(x, y, threshold), round(x, 6), round(y, 6), new[key].sample.question,
@@ -112,8 +111,8 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     metrics, notes = _metrics(task, pairs, values, seed)
     counts = _table([(x >= threshold, y >= threshold) for x, y in grades])
     left_out = len({*old, *new}) - len(ids)
-    name = {"grounding": "IoU", "detection": "F1 of the image", "ocr": "edit similarity"}.get(task, "the answer")
-    right = f"{name} ≥ {threshold:g}" if task in ("grounding", "detection", "ocr") else "the answer is right"
+    name = task_class(task).grade_name
+    right = f"{name} ≥ {threshold:g}" if name else "the answer is right"
     titles = [str(value.get("model") or path.name) for path, value in zip((a, b), values, strict=True)]
     if titles[0] == titles[1]:
         titles = [a.name, b.name] if a.name != b.name else [str(a), str(b)]
@@ -151,7 +150,7 @@ def _metrics(
         sides = paired_rows(tables[0][name], tables[1][name])
         for key, table, rows in zip(("a", "b"), tables, sides, strict=True):
             entry[key] = float(table[name].statistic(rows.mean(axis=0) if rows.ndim == 2 else rows.mean(keepdims=True)))
-    if task == "detection":
+    if task_class(task).has_coco_figures:
         try:
             from perception_r1.evaluate.coco import coco_differences
 
@@ -172,12 +171,7 @@ def _pair(result: Result) -> Scored:
 
 def _grade(result: Result) -> float:
     """How good an answer is, 0 to 1, before any threshold."""
-    sample, record = result.sample, result.record
-    if sample.task == "grounding":
-        return grounding_iou(sample, record)
-    if isinstance(sample.target, TextTarget):
-        return edit_similarity(record.answer.strip(), sample.target.text.strip())
-    return quality(sample, record)
+    return 0.0 if result.record.reward is None else task_class(result.sample.task).grade(result.sample, result.record)
 
 
 def _outcome(before: float, after: float, threshold: float) -> str:

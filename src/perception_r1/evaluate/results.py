@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_r1.data.files import atomic_write, existing_file
-from perception_r1.data.rows import sample_from_row, target_fields
+from perception_r1.data.row import sample_from_row, target_fields
 from perception_r1.errors import DataError
 from perception_r1.types import Completion, RewardRecord, Sample
 

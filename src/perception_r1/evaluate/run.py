@@ -13,7 +13,7 @@ from perception_r1.errors import DataError
 from perception_r1.evaluate.empty import EmptyAnswers, empty_note
 from perception_r1.evaluate.folder import Others, answered_settings, merge_shares, open_folder, share_name
 from perception_r1.evaluate.generate import Generator, NoAnswer, Streamer
-from perception_r1.evaluate.metrics import Scored, keep_scored, summarise
+from perception_r1.evaluate.metrics import keep_scored, summarise
 from perception_r1.evaluate.results import (
     METRICS,
     SAMPLES,
@@ -27,6 +27,8 @@ from perception_r1.evaluate.results import (
 from perception_r1.evaluate.tokens import box_scores as box_scores_of
 from perception_r1.evaluate.workers import ALONE, Workers
 from perception_r1.progress import progress as show_progress
+from perception_r1.tasks import task_class
+from perception_r1.tasks.base import Scored
 from perception_r1.types import Completion, Prompt, RewardRecord, Sample
 
 if TYPE_CHECKING:
@@ -170,7 +172,7 @@ def score_metrics(
     """``metrics.summarise`` and, for detection, COCO's figures; ``notes`` say what a reader of them must know."""
     summary = summarise(task, scored, resamples=resamples, seed=seed)
     notes = [f"intervals: 95 %, {resamples} bootstrap resamples of the samples, seed {seed}"]
-    if task == "detection":
+    if task_class(task).has_coco_figures:
         from perception_r1.evaluate.coco import AP_INTERVAL_NOTE
 
         try:
@@ -186,10 +188,7 @@ def score_metrics(
             notes.append(AP_INTERVAL_NOTE)
         except ModuleNotFoundError:
             notes.append("no COCO figures: hotcoco is not installed (pip install 'perception-r1[eval]')")
-    if task == "ocr":
-        from perception_r1.evaluate.ocr import METEOR_NOTE
-
-        notes.append(METEOR_NOTE)
+    notes += task_class(task).metric_notes
     return {**summary, "notes": notes}
 
 

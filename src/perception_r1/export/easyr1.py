@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from perception_r1.config import Recipe
 from perception_r1.export.rows import PLACEHOLDER, Rows, engine_images, packed
 from perception_r1.export.settings import batches, grpo_values, left_out, trackers, warmup
+from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 _CARRIED = {

@@ -9,14 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from perception_r1.config import Recipe
 from perception_r1.data.images import is_upright, model_image
 from perception_r1.errors import DataError, RecipeError
 from perception_r1.families import Family
 from perception_r1.integrations.scoring import pack, settings_of, task_of
 from perception_r1.progress import progress
+from perception_r1.recipe.build import recipe_family, recipe_samples
+from perception_r1.recipe.schema import Recipe
 from perception_r1.tasks import Task
-from perception_r1.train.setup import recipe_family, recipe_samples
 from perception_r1.types import Sample
 
 PLACEHOLDER = "<image>"

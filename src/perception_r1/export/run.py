@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.check.lengths import TokenCounter, image_tokens
-from perception_r1.config import Recipe
 from perception_r1.errors import RecipeError, UserError
 from perception_r1.export import easyr1, swift, verl, vlm_r1
 from perception_r1.export.rows import Rows, rows_of
+from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 Writer = Callable[[Path, Recipe, Rows, dict[str, Any]], list[str]]
@@ -80,7 +80,7 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     (out / "task.json").write_text(json.dumps(rows.settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     notes = ENGINES[engine](out, recipe, rows, options)
-    if rows.task.reward.preset == "paper" and rows.task.family.name == "qwen2_vl" and engine in _STRIPS:
+    if rows.task.reward.preset == "released" and rows.task.family.name == "qwen2_vl" and engine in _STRIPS:
         notes.append(
             "reward: this engine strips special tokens, which the released format reward looks for; "
             "it then gives every answer the same (say reward: {preset: robust})"

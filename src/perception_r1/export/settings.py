@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perception_r1.config import Recipe
 from perception_r1.errors import RecipeError
+from perception_r1.recipe.schema import Recipe
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-6,

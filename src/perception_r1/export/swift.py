@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe
 from perception_r1.evaluate.results import write_lines
 from perception_r1.export.rows import Rows, engine_images, messages_of, packed
 from perception_r1.export.settings import batches, grpo_values, left_out
+from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 _SAME = (

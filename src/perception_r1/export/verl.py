@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from perception_r1.config import Recipe
 from perception_r1.errors import RecipeError
 from perception_r1.export.rows import Rows, messages_of, packed
 from perception_r1.export.settings import batches, grpo_values, left_out, trackers, warmup
+from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 Strategy: TypeAlias = Literal["fsdp", "fsdp2", "megatron"]

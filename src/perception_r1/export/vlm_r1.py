@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe
 from perception_r1.evaluate.results import write_lines
 from perception_r1.export.rows import PLACEHOLDER, Rows, engine_images, packed
 from perception_r1.export.settings import grpo_values
+from perception_r1.recipe.schema import Recipe
 
 REWARD = '''"""The reward of the recipe {name} for VLM-R1 (written by pr1 export).
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from perception_r1.data.rows import row_from_sample, sample_from_row
+from perception_r1.data.row import row_from_sample, sample_from_row
 from perception_r1.errors import DataError, RecipeError
 from perception_r1.families import get_family
 from perception_r1.judge.base import Judge, gather_evidence
@@ -26,7 +26,7 @@ from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.types import Completion, FinishReason, RewardRecord, Sample
 
 if TYPE_CHECKING:
-    from perception_r1.config import Recipe
+    from perception_r1.recipe.schema import Recipe
 
 Settings: TypeAlias = "str | Path | Mapping[str, Any] | Task"
 """A task, its settings, their JSON, or the path of a file with it."""
@@ -60,8 +60,8 @@ def task_of(settings: Settings) -> Task:
         RecipeError: no such file, no JSON object, an unknown key, or a value that makes no task.
 
     Example:
-        >>> task_of({"task": "ocr", "family": "qwen3_vl", "reward": {"preset": "paper"}}).reward.preset
-        'paper'
+        >>> task_of({"task": "ocr", "family": "qwen3_vl", "reward": {"preset": "released"}}).reward.preset
+        'released'
     """
     if isinstance(settings, Task):
         return settings
@@ -77,7 +77,7 @@ def task_of(settings: Settings) -> Task:
         family=family.with_limits(**_limits(values.get("image") or {})),
         reward=reward_spec(values["task"], reward.pop("preset", "robust"), **reward),
         thinking=bool(values.get("thinking", False)),
-        prompt=values.get("prompt", "paper"),
+        prompt=values.get("prompt", "training"),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perception_r1.core.answers import counted_facts, judged_text
+from perception_r1.reasoning.reward import judged_text
 from perception_r1.types import AnswerTarget, Completion, Sample
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def gather_evidence(
     places: list[tuple[int, tuple[int, ...]]] = []
     if task.reward.components.get("visual"):
         for index, (sample, completion) in enumerate(zip(samples, completions, strict=True)):
-            counted = counted_facts(sample, task.reward.preset)
+            counted = task.counted_facts(sample)
             if not counted or not isinstance(sample.target, AnswerTarget):
                 continue
             facts = sample.target.visual_annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perception_r1.core.facts import verdicts
 from perception_r1.judge.base import Case, Verdicts
+from perception_r1.reasoning.facts import verdicts
 
 
 class LexicalJudge:

@@ -39,7 +39,7 @@ class Retry:
 
     def pause(self, attempt: int) -> float:
         """Seconds after the ``attempt``-th failure (from 1)."""
-        return min(self.max_s, self.base_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        return min(self.max_s, self.base_s * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 
 class Breaker:

@@ -11,7 +11,7 @@ Not counted: the CUDA context, workspaces of kernels and NCCL, and fragments; `P
 from __future__ import annotations
 
 from perception_r1.plan.devices import Device
-from perception_r1.plan.estimate import Batch, Setup
+from perception_r1.plan.setup import Batch, Setup
 from perception_r1.plan.shapes import Shape
 
 PATCH_BYTES = 4.0 * 3 * 2 * 16**2

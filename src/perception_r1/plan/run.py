@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perception_r1.check.lengths import TokenCounter, estimate_tokens, image_tokens
-from perception_r1.config import Recipe
 from perception_r1.data.images import prepare
 from perception_r1.errors import RecipeError
 from perception_r1.export.rows import rows_of
 from perception_r1.export.settings import grpo_values
 from perception_r1.families import family_of_model_type
 from perception_r1.plan.devices import DEVICES, Device
-from perception_r1.plan.estimate import SHARDINGS, Batch, Plan, Setup, Sharding, estimate
+from perception_r1.plan.estimate import Plan, estimate
+from perception_r1.plan.setup import SHARDINGS, Batch, Setup, Sharding
 from perception_r1.plan.shapes import Shape, known_models, known_type, shape_of
-from perception_r1.train.setup import recipe_family, weights_dtype
+from perception_r1.recipe.build import recipe_family
+from perception_r1.recipe.schema import Recipe
+from perception_r1.train.setup import weights_dtype
 from perception_r1.types import Sample, TextTarget
 
 LONG_QUESTION = 512

@@ -16,7 +16,7 @@ def nice_ticks(low: float, high: float, n: int = 4) -> list[float]:
 
     Example:
         >>> nice_ticks(0.0, 0.83)
-        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
@@ -122,7 +122,7 @@ def dot_chart(rows: Sequence[dict[str, Any]], *, percent: bool) -> dict[str, Any
     # Nothing right at all: an axis of the usual length says so better than one of a millionth.
     ticks = nice_ticks(0.0, top_value if top_value > 0 else 1.0)
     if percent and not 0 < top_value <= 0.5:
-        ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     bottom = top + row_height * len(rows)
 
     def px(value: float) -> float:

@@ -12,6 +12,7 @@ from perception_r1.data.show import label_font
 from perception_r1.errors import DataError
 from perception_r1.evaluate.results import Result
 from perception_r1.report.gallery import drawn_boxes
+from perception_r1.tasks import task_class
 from perception_r1.types import XYXY, BoxTarget, PointTarget
 
 TRUTH, HIT, MISS = (18, 183, 106), (59, 130, 246), (244, 63, 94)
@@ -43,7 +44,7 @@ def draw_answer(result: Result, *, side: int = 320) -> Image.Image:
     for shape in drawn_boxes(result):
         box, colour = _scaled(shape["box"], scale), HIT if shape["hit"] else MISS
         draw.rectangle(box, outline=colour, width=line)
-        if sample.task == "detection" and shape["label"]:
+        if task_class(sample.task).labelled and shape["label"]:
             _tag(draw, box, shape["label"], colour, max(10, round(0.045 * _SMOOTH * side)))
     for point in result.record.pred_points:
         if point is not None:

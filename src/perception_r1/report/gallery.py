@@ -10,10 +10,11 @@ from typing import Any
 
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError
-from perception_r1.evaluate.metrics import grounding_iou, hits, quality, target_count
+from perception_r1.evaluate.metrics import quality
 from perception_r1.evaluate.results import Result
 from perception_r1.report.runs import Evaluation
-from perception_r1.types import BoxTarget, CountTarget, PointTarget, Sample, Target, TextTarget
+from perception_r1.tasks import task_class
+from perception_r1.types import BoxTarget, PointTarget, Sample, Target, TextTarget
 
 OUTCOMES = {
     "improved": "Improved",
@@ -63,11 +64,12 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
     cards: list[dict[str, Any]] = []
     for index, key in enumerate(choose(groups, n, seed)):
         sample = tables[0][key].sample
+        task = task_class(sample.task)
         name = next(name for name, ids in groups.items() if key in ids)
         size, picture = _picture(sample)
         cards.append({
             "id": sample.id, "ref": f"img{index}", "outcome": name, "outcome_title": titles[name],
-            "asked": asked(sample), "target": describe(sample), "width": size[0], "height": size[1],
+            "asked": task.asked(sample), "target": task.describe(sample), "width": size[0], "height": size[1],
             "picture": picture, "truth": _shapes(sample.target), "is_page": _is_page(sample.target),
             "panels": [
                 {"title": evaluation.title, "number": number, **_panel(table[key])}
@@ -94,40 +96,14 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
     }
 
 
-def asked(sample: Sample) -> str:
-    """The question in a few words."""
-    verb = {"counting": "Count: {}", "grounding": "Find: {}", "ocr": "Read the text", "detection": "Find every object"}
-    return verb.get(sample.task, "{}").format(sample.question)
-
-
-def describe(sample: Sample) -> str:
-    """The target in a few words."""
-    if isinstance(sample.target, TextTarget):
-        return sample.target.text
-    if isinstance(sample.target, (CountTarget, PointTarget)) or sample.task == "counting":
-        return str(target_count(sample))
-    if isinstance(sample.target, BoxTarget):
-        count = len(sample.target.boxes_xyxy)
-        if not count:
-            return "nothing"
-        labels = sorted(set(sample.target.labels))
-        kinds = (
-            f" ({', '.join(labels[:6])}{' …' if len(labels) > 6 else ''})"
-            if sample.task == "detection" and labels
-            else ""
-        )
-        return f"{count} box{'' if count == 1 else 'es'}{kinds}"
-    return sample.target.answer
-
-
 def drawn_boxes(result: Result) -> list[dict[str, Any]]:
-    """The usable predicted boxes with ``hit``: whether the metric counts it (see `metrics.hits`).
+    """The usable predicted boxes with ``hit``: whether the metric counts it (see `Task.hits`).
 
     Against points, a box is a hit when the reward paired it; where only the number is known, always.
     """
     sample, record = result.sample, result.record
     labels = record.pred_labels or (None,) * len(record.pred_xyxy)
-    pairs = hits(sample, record) if isinstance(sample.target, BoxTarget) else record.pairs
+    pairs = task_class(sample.task).hits(sample, record) if isinstance(sample.target, BoxTarget) else record.pairs
     right = {p for p, _ in pairs}
     placeless = not isinstance(sample.target, (BoxTarget, PointTarget))
     return [
@@ -137,33 +113,19 @@ def drawn_boxes(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def said(result: Result) -> str:
-    """How right an answer is, in a word: "3 of 4", "IoU 0.712"."""
-    sample, _, record = result[:3]
-    if sample.task == "counting":
-        return f"{record.n_valid} of {target_count(sample)}"
-    if sample.task == "grounding":
-        overlap = grounding_iou(sample, record)
-        if isinstance(sample.target, BoxTarget) and not sample.target.boxes_xyxy:
-            return "says so" if overlap else "does not say so"
-        return f"IoU {overlap:.3f}"  # in full: 0.497 is no hit
-    word = {"detection": "F1 ", "ocr": "similarity "}.get(sample.task, "")
-    return f"{word}{quality(sample, record):.2f}"
-
-
 def _panel(result: Result) -> dict[str, Any]:
     sample, completion, record = result[:3]
     score = quality(sample, record)
     return {
         "boxes": drawn_boxes(result),
         "points": [point for point in record.pred_points if point is not None],
-        "labelled": sample.task == "detection",
+        "labelled": task_class(sample.task).labelled,
         "response": completion.text.encode("utf-8", "replace").decode("utf-8"),
         "cut": completion.finish_reason == "length",
         "reward": None if record.reward is None else f"{record.reward:.3f}",
         "status": record.status,
         "reason": record.reason,
-        "said": said(result),
+        "said": task_class(sample.task).outcome(sample, record),
         "grade": "right" if score > 1 - 1e-9 else "wrong" if score <= 1e-9 else "partly",
     }
 

@@ -20,12 +20,11 @@ from typing import Any
 from perception_r1.analysis.rollouts import SAME, Group, Rollout, count_rollouts, is_zero, read_groups, zero_reason
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError, UserError
-from perception_r1.evaluate.metrics import PRIMARY, quality
-from perception_r1.evaluate.results import Result
+from perception_r1.evaluate.metrics import quality
 from perception_r1.progress import progress
 from perception_r1.report import words
 from perception_r1.report.charts import line_chart
-from perception_r1.report.gallery import asked, describe, said
+from perception_r1.tasks import task_class
 from perception_r1.types import BoxTarget, PointTarget, Sample
 
 LIMIT = 16_000
@@ -89,7 +88,7 @@ def build_inspector(
         "n_zero": sum(reasons.values()),
         "charts": [chart for chart in _charts(task, groups) if chart],
         "alarm": _alarm(task, groups),
-        "metric": words.metric_name(task, PRIMARY.get(task, "reward")),
+        "metric": words.metric_name(task, task_class(task).primary),
         "data": _packed(_payload(groups, flags, order, names, place_of)),
         "pictures": json.dumps(pictures),
     }
@@ -154,7 +153,8 @@ def _sample_row(sample: Sample, picture: int) -> list[Any]:
         boxes = [[*map(_tenth, box), label] for box, label in zip(target.boxes_xyxy, labels, strict=True)]
     elif isinstance(target, PointTarget):
         points = [[_tenth(x), _tenth(y)] for x, y in target.points_xy]
-    return [sample.id, asked(sample), describe(sample), width, height, picture, boxes, points, sample.task]
+    task = task_class(sample.task)
+    return [sample.id, task.asked(sample), task.describe(sample), width, height, picture, boxes, points, sample.task]
 
 
 def _answer_row(sample: Sample, rollout: Rollout, names: list[str], order: dict[str, int], reason: int) -> list[Any]:
@@ -181,7 +181,7 @@ def _answer_row(sample: Sample, rollout: Rollout, names: list[str], order: dict[
         int(completion.finish_reason == "length"),
         [_round(record.components.get(name)) for name in names],
         _round(quality(sample, record)),
-        said(Result(sample, completion, record)),
+        task_class(sample.task).outcome(sample, record),
         boxes,
         points,
     ]
@@ -254,7 +254,7 @@ def _charts(task: str, groups: Sequence[Group]) -> list[dict[str, Any] | None]:
         scored = [(a, b) for a, b in rated if a is not None]
         reward.append(statistics.fmean(a for a, _ in scored) if scored else 0.0)
         metric.append(statistics.fmean(b for _, b in scored) if scored else 0.0)
-    name = words.metric_name(task, PRIMARY.get(task, "reward"))
+    name = words.metric_name(task, task_class(task).primary)
     return [
         line_chart(
             [{"name": "zero spread", "colour": "c1", "x": x, "y": flat},
@@ -293,7 +293,7 @@ def _alarm(task: str, groups: Sequence[Group]) -> str:
                 statistics.fmean(r.reward or 0.0 for r in scored),
                 statistics.fmean(quality(group.sample, r) for r in scored),
             ))  # fmt: skip
-    name = words.metric_name(task, PRIMARY.get(task, "reward"))
+    name = words.metric_name(task, task_class(task).primary)
     for first, last in [(0, 4), *((i, i + 1) for i in range(4))]:
         before, after = rated[first], rated[last]
         if len(before) < 2 or len(after) < 2:

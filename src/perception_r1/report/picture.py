@@ -13,8 +13,9 @@ from perception_r1.report import words
 from perception_r1.report.build import result_rows
 from perception_r1.report.charts import smooth
 from perception_r1.report.draw import draw_answer
-from perception_r1.report.gallery import asked, choose, outcome, said
+from perception_r1.report.gallery import choose, outcome
 from perception_r1.report.runs import Evaluation, Training, load_runs
+from perception_r1.tasks import task_class
 
 _COLOURS = {
     "c0": "#6b7789", "c1": "#d9820f", "c2": "#8b5cf6", "c3": "#0d9488", "c4": "#db2777", "accent": "#4338ca",
@@ -154,12 +155,15 @@ def _scenes(figure: Any, grid: Any, evaluations: Sequence[Evaluation], n: int, s
             for spine in axes.spines.values():
                 spine.set_visible(False)
             if row == 0:
-                axes.set_title(_short(asked(result.sample), 78 // n), size=9.5, color=_INK, pad=6)
+                question = _short(task_class(result.sample.task).asked(result.sample), 78 // n)
+                axes.set_title(question, size=9.5, color=_INK, pad=6)
             if column == 0:
                 axes.set_ylabel(evaluation.title, size=10.5, color=_INK, weight="bold", labelpad=8)
+            task = task_class(result.sample.task)
             good = quality(result.sample, result.record)
             axes.text(
-                0.97, 0.03, said(result), transform=axes.transAxes, ha="right", va="bottom", size=8.5, color="white",
+                0.97, 0.03, task.outcome(result.sample, result.record), transform=axes.transAxes, ha="right",
+                va="bottom", size=8.5, color="white",
                 bbox={"boxstyle": "round,pad=0.3", "lw": 0,
                       "fc": "#15803d" if good > 1 - 1e-9 else "#c81e4a" if good <= 1e-9 else "#b45309"},
             )  # fmt: skip

@@ -11,6 +11,8 @@ from perception_r1.data.files import atomic_write
 from perception_r1.data.images import open_image
 from perception_r1.data.show import label_font
 from perception_r1.evaluate.results import Result
+from perception_r1.tasks import task_class
+from perception_r1.types import AnswerTarget, TextTarget
 
 _GROUND, _INK, _SOFT = (255, 255, 255), (20, 24, 31), (86, 96, 112)
 _MARGIN = 20
@@ -31,7 +33,7 @@ def draw_prediction(result: Result, *, side: int = 900) -> Image.Image:
     """
     picture = _annotated(result, side)
     title, lines = _caption(result)
-    beside = result.sample.task == "ocr"
+    beside = isinstance(result.sample.target, TextTarget)
     width = max(picture.width, 480) if beside else picture.width
     size = max(14, side // 50)
     font, bold = label_font(size, "".join(lines)), label_font(size, title, bold=True)
@@ -66,7 +68,7 @@ def _annotated(result: Result, side: int) -> Image.Image:
     labels = [*record.pred_labels, *([None] * (len(record.pred_xyxy) - len(record.pred_labels)))]
     order = list(dict.fromkeys(labels))
     tags: list[tuple[float, float, str, Colour]] = []
-    number = 0
+    number, task = 0, task_class(sample.task)
     for box, label in zip(record.pred_xyxy, labels, strict=True):
         if box is None:
             continue
@@ -76,7 +78,7 @@ def _annotated(result: Result, side: int) -> Image.Image:
         corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
         draw.rectangle(corners, outline=(255, 255, 255), width=line + 2)
         draw.rectangle(corners, outline=colour, width=line)
-        text = str(number) if sample.task == "counting" else label if sample.task == "detection" else None
+        text = task.tag(number, label)
         if text:
             tags.append((corners[0], corners[1], text[:24], colour))
     for x, y, text, colour in tags:  # last: no box is drawn over a name
@@ -103,7 +105,7 @@ def save_prediction(result: Result, path: str | Path, *, side: int = 900) -> Pat
 def answer_line(result: Result) -> str:
     """The answer in a few words: how many objects of which labels, the text, or why nothing could be read."""
     sample, record = result.sample, result.record
-    if sample.task in ("ocr", "geometry"):
+    if isinstance(sample.target, (TextTarget, AnswerTarget)):
         return record.answer or "(no text)"
     if record.status in ("malformed", "empty") or not record.n_pred:
         return {"empty": "nothing there"}.get(record.status, f"unreadable: {result.completion.text[:200]!r}")
@@ -112,16 +114,10 @@ def answer_line(result: Result) -> str:
         label for box, label in zip(record.pred_xyxy, record.pred_labels, strict=False) if box is not None and label
     ]
     counts = ", ".join(f"{labels.count(label)} × {label}" for label in dict.fromkeys(labels))
-    said = counts if sample.task == "detection" and counts else f"{record.n_valid} found"
-    return said + unusable + (" (cut at the limit)" if record.status == "truncated" else "")
+    listed = counts if task_class(sample.task).labelled and counts else f"{record.n_valid} found"
+    return listed + unusable + (" (cut at the limit)" if record.status == "truncated" else "")
 
 
 def _caption(result: Result) -> tuple[str, list[str]]:
     sample = result.sample
-    asked = {
-        "grounding": f"Where is: {sample.question}",
-        "counting": f"How many: {sample.question}",
-        "detection": f"Detect: {', '.join(sample.categories)}",
-        "ocr": "Text",
-    }.get(sample.task, sample.question)
-    return asked[:200], answer_line(result).split("\n")
+    return task_class(sample.task).asked(sample)[:200], answer_line(result).split("\n")

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-NAMES = {
-    ("counting", "accuracy"): "Count accuracy",
-    ("counting", "mae"): "Mean error of the count",
-    ("counting", "box_f1@0.5"): "F1 of the boxes at IoU 0.5",
-    ("grounding", "acc@0.1"): "Accuracy at IoU 0.1",
-    ("grounding", "acc@0.3"): "Accuracy at IoU 0.3",
-    ("grounding", "acc@0.5"): "Accuracy at IoU 0.5",
-    ("grounding", "acc@0.75"): "Accuracy at IoU 0.75",
-    ("grounding", "acc@0.95"): "Accuracy at IoU 0.95",
-    ("grounding", "avg"): "Mean of the three accuracies",
-    ("grounding", "mean_iou"): "Mean IoU",
-    ("grounding", "center_acc"): "Centre accuracy",
-    ("detection", "f1@0.5"): "F1 at IoU 0.5",
-    ("detection", "precision@0.5"): "Precision at IoU 0.5",
-    ("detection", "recall@0.5"): "Recall at IoU 0.5",
-    ("detection", "count_accuracy"): "Right number of boxes",
-    ("detection", "AP"): "COCO AP",
-    ("detection", "AP50"): "COCO AP50",
-    ("detection", "AP75"): "COCO AP75",
-    ("detection", "AP_logprob"): "COCO AP, boxes scored by log-probability",
-    ("detection", "AP50_logprob"): "COCO AP50, boxes scored by log-probability",
-    ("detection", "AP75_logprob"): "COCO AP75, boxes scored by log-probability",
-    ("ocr", "edit_similarity"): "Edit similarity",
-    ("ocr", "edit_distance"): "Edit distance",
-    ("ocr", "exact_match"): "Exact match",
-    ("ocr", "f1"): "F1 of token sets",
-    ("ocr", "precision"): "Precision of token sets",
-    ("ocr", "recall"): "Recall of token sets",
-    ("ocr", "bleu"): "BLEU",
-    ("ocr", "meteor"): "METEOR",
-}
+from perception_r1.tasks import TASKS
+
 PLAIN_NUMBERS = {"mae", "reward"}
 LOWER_IS_BETTER = {"mae", "edit_distance"}
 
 
 def metric_name(task: str, metric: str) -> str:
     """What a metric is called."""
-    return NAMES.get((task, metric)) or {"reward": "Mean reward"}.get(metric, metric.replace("_", " "))
+    names = {"reward": "Mean reward", **(TASKS[task].metric_names if task in TASKS else {})}
+    return names.get(metric, metric.replace("_", " "))
 
 
 def figure(metric: str, value: float) -> str:

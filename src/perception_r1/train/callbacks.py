@@ -10,12 +10,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from perception_r1.core.groups import group_advantages
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
 from perception_r1.disk import naming
 from perception_r1.errors import RecipeError
 from perception_r1.models.generation import keep_settings
 from perception_r1.progress import progress
+from perception_r1.stats import group_advantages
 from perception_r1.types import Completion, RewardRecord, Sample
 
 

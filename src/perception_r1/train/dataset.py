@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perception_r1.data.images import model_image
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
 from perception_r1.integrations.scoring import ROW_COLUMN, sample_of
 from perception_r1.integrations.trl import EVALUATION_COLUMN
 

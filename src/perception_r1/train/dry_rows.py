@@ -6,13 +6,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from perception_r1.config import Recipe, Source, source_names
 from perception_r1.data.images import model_image, prepare
+from perception_r1.data.jsonl import write_jsonl
 from perception_r1.data.mix import mix
-from perception_r1.data.rows import write_jsonl
 from perception_r1.data.sources import GENERATED, load_source
 from perception_r1.errors import DataError
 from perception_r1.families import Family
+from perception_r1.recipe.schema import Recipe, Source, source_names
 from perception_r1.types import Sample
 
 DRAWN = 4

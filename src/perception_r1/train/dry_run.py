@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Data, Recipe
 from perception_r1.errors import DataError
 from perception_r1.families import Family, get_family
+from perception_r1.recipe.schema import Data, Recipe
 from perception_r1.train.dry_rows import few_rows
 
 _MACHINE = {
@@ -41,8 +41,9 @@ def dry_run(stage: Callable[..., Path], recipe: Recipe) -> str:
     Raises:
         UserError: whatever the real run would refuse.
     """
+    from perception_r1.recipe.build import recipe_limits
     from perception_r1.train.run import run_sft
-    from perception_r1.train.setup import quiet_libraries, recipe_limits
+    from perception_r1.train.setup import quiet_libraries
 
     quiet_libraries()
     own: list[str] = []

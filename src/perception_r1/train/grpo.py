@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe
 from perception_r1.disk import room_in
 from perception_r1.errors import ModelError, RecipeError
 from perception_r1.integrations.trl import reward_function
 from perception_r1.models.dtype import cast_saved, published_dtype
 from perception_r1.models.generation import keep_settings, sample_plainly
 from perception_r1.models.load import check_model_path, load_model
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe
 from perception_r1.train import distributed, run_folder, setup, vision_sync
 from perception_r1.train.vllm_ready import check_vllm
 
@@ -53,10 +54,10 @@ def train_grpo(
     # TRL gathers the pictures of each step for its logs, and only from processes that have some: the others would wait.
     table = {"log_multimodal": False, **(recipe.grpo or {})}
     args = setup.trainer_args(GRPOConfig, table, name="grpo", folder=out, where=recipe.path or recipe.name)
-    family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
-    task = setup.recipe_task(recipe, family)
+    family = build.recipe_family(recipe.model_copy(update={"model": str(start)}))
+    task = build.recipe_task(recipe, family)
     with distributed.main_first():
-        samples = setup.recipe_samples(recipe, recipe.data.train, family)
+        samples = build.recipe_samples(recipe, recipe.data.train, family)
         held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
     check_enough_rows(len(samples), args, recipe)
@@ -73,7 +74,7 @@ def train_grpo(
     checkpoint = run_folder.last_checkpoint(out / "checkpoints") if resume else None
     distributed.main_does(lambda: run_folder.drop_after(out, step_of(checkpoint)))
 
-    judge = recipe_judge(recipe, out)
+    judge = build.recipe_judge(recipe, out)
     written = {"rank": args.process_index, "scale": args.scale_rewards}
     rollouts = RolloutWriter(out / "rollouts", args.num_generations, **written)
     of_eval = args.num_generations_eval or args.num_generations
@@ -126,20 +127,6 @@ def keep_in_step(trainer: Any) -> None:
         for model in (trainer.model, getattr(trainer, "ref_model", None)):
             if model is not None:
                 vision_sync.enable(model)
-
-
-def recipe_judge(recipe: Recipe, out: Path) -> Any:
-    """The recipe's judge, after it has answered a first question; None without one (facts are then matched by words).
-
-    Raises:
-        UserError: it cannot be asked.
-    """
-    if recipe.reward.judge is None:
-        return None
-    from perception_r1.judge.make import open_judge
-
-    table = recipe.reward.judge.model_dump()
-    return open_judge({**table, "cache": table["cache"] or str(out / "judge.sqlite")})
 
 
 def share_prefixes(trainer: Any) -> object:

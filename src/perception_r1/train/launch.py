@@ -51,15 +51,23 @@ def n_to_start(asked: int | None, table: Mapping[str, Any], environment: Mapping
     return max(1, gpus) if asked is None else asked
 
 
-def announcement(n: int, table: Mapping[str, Any], asked: int | None) -> str:
-    """The line that says what is started, and the way to something else."""
+def announcement(n: int, table: Mapping[str, Any], asked: int | None, written_for: str = "none") -> str:
+    """The line that says what is started, and the way to something else.
+
+    Args:
+        n: processes.
+        table: the stage's table of the recipe.
+        asked: ``--processes``.
+        written_for: the sharding that the recipe names under ``machine``.
+    """
     sharded = next((key for key in ("fsdp", "deepspeed") if table.get(key)), None)
-    how = (
-        f"with the recipe's {sharded}"
-        if sharded
-        else "DDP: each holds the whole model; for sharding: accelerate launch --config_file "
-        "configs/accelerate/fsdp2.yaml -m perception_r1 …"
-    )
+    if sharded:
+        how = f"with the recipe's {sharded}"
+    else:
+        but = "" if written_for == "none" else f", but the recipe was written for {written_for}"
+        file = f"configs/accelerate/{'fsdp2' if written_for == 'none' else written_for}.yaml"
+        command = f"accelerate launch --config_file {file} -m perception_r1 …"
+        how = f"DDP: each holds the whole model{but}; for sharding: {command}"
     line = f"starting {n} processes{'' if asked else ', one for each visible GPU'} ({how}; one GPU: --processes 1)"
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     config = home / "accelerate" / "default_config.yaml"

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe
-from perception_r1.core.spec import load_function
 from perception_r1.errors import RecipeError, UserError
 from perception_r1.models.load import check_available
 from perception_r1.packages import is_installed, pip_line
+from perception_r1.recipe.schema import Recipe
+from perception_r1.rewards.function import load_function
 from perception_r1.train.vllm_ready import package_problem
 
 Table = Mapping[str, Any]

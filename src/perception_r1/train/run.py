@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perception_r1.config import Recipe
 from perception_r1.errors import RecipeError
+from perception_r1.recipe.schema import Recipe
 
 
 def run_sft(recipe: Recipe, out: Path, *, resume: bool = False, show_progress: bool = True) -> Path:

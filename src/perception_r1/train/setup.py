@@ -12,74 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception_r1.config import Recipe, Source, source_names
-from perception_r1.data.images import prepare
-from perception_r1.data.mix import mix
-from perception_r1.data.sources import load_source
 from perception_r1.errors import RecipeError
-from perception_r1.families import Family, get_family
+from perception_r1.families import Family
 from perception_r1.models.generation import sample_plainly
 from perception_r1.models.identity import model_identity, weights_of
 from perception_r1.models.limits import set_limits
-from perception_r1.models.load import detect_family, load_model
+from perception_r1.models.load import load_model
 from perception_r1.models.processors import known_ids
-from perception_r1.tasks import Task, make_task, reward_spec
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe
+from perception_r1.tasks import Task
 from perception_r1.train.distributed import sharding_asked
 from perception_r1.train.renamed import installed_names
 
 if TYPE_CHECKING:
     from perception_r1.types import Sample
-
-
-def recipe_family(recipe: Recipe) -> Family:
-    """The recipe's family, or the one its model's configuration belongs to, with the recipe's image limits."""
-    family = get_family(recipe.family) if recipe.family is not None else detect_family(recipe.model)
-    return family.with_limits(*recipe_limits(recipe, family))
-
-
-def recipe_limits(recipe: Recipe, family: Family) -> tuple[int, int]:
-    """(min_pixels, max_pixels) that images of the recipe are resized by: its own, else the family's."""
-    return recipe.image.min_pixels or family.min_pixels, recipe.image.max_pixels or family.max_pixels
-
-
-def recipe_task(recipe: Recipe, family: Family | None = None) -> Task:
-    """The task with the recipe's family, prompt form and reward."""
-    reward = recipe.reward
-    spec = reward_spec(
-        recipe.task,
-        reward.preset,
-        matching=reward.matching,
-        components=reward.components,
-        clamp=reward.clamp,
-        function=reward.function,
-        options=reward.options or None,
-    )
-    return make_task(
-        recipe.task,
-        family=family or recipe_family(recipe),
-        reward=spec,
-        thinking=recipe.thinking,
-        prompt=recipe.prompt,
-    )
-
-
-def recipe_samples(recipe: Recipe, sources: Sequence[Source], family: Family) -> list[Sample]:
-    """The rows of ``data.train`` or ``data.eval``: read, mixed by count or share (seeded), with the model's sizes.
-
-    Raises:
-        RecipeError: no source is named. DataError: a bad row.
-    """
-    if not sources:
-        part = "data.eval" if sources is recipe.data.eval else "data.train"
-        raise RecipeError(f"{recipe.path or recipe.name}: field '{part}': names no source of rows")
-    parts = [
-        (load_source(source.model_dump(), task=recipe.task, base_dir=recipe.base_dir), source.count, source.share)
-        for source in sources
-    ]
-    total = recipe.data.total if sources is recipe.data.train else None  # the number of rows to train on
-    samples = mix(parts, total, recipe.data.seed, names=source_names(recipe, sources))
-    known = family.with_limits(*recipe_limits(recipe, family))
-    return [prepare(sample, known) for sample in samples]
 
 
 _EVALUATION_METRICS = {
@@ -111,7 +58,7 @@ def evaluation_samples(recipe: Recipe, args: Any, family: Family) -> list[Sample
     Raises:
         RecipeError: it evaluates, but on nothing. DataError: a bad row.
     """
-    return recipe_samples(recipe, recipe.data.eval, family) if args.eval_strategy != "no" else []
+    return build.recipe_samples(recipe, recipe.data.eval, family) if args.eval_strategy != "no" else []
 
 
 def trainer_args(config_class: type, table: dict[str, Any] | None, *, name: str, folder: Path, where: object) -> Any:
@@ -207,7 +154,7 @@ def load_for_training(recipe: Recipe, path: str | Path, args: Any, family: Famil
     dtype = weights_dtype(recipe, half=bool(args.bf16), sharded=any(sharding_asked(args).values()))
     model, processor = load_model(path, **{"dtype": dtype, **(args.model_init_kwargs or {})})
     sample_plainly(model)
-    set_limits(processor, recipe_limits(recipe, family))
+    set_limits(processor, build.recipe_limits(recipe, family))
     if recipe.freeze_vision:
         for parameter in vision_tower(model).parameters():
             parameter.requires_grad_(False)

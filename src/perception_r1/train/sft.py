@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from perception_r1.config import Recipe
 from perception_r1.disk import room_in
 from perception_r1.models.load import check_model_path
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe
 from perception_r1.train import distributed, run_folder, setup
 from perception_r1.train.grpo import _printer, finish, keep_in_step, step_of
 
@@ -32,10 +33,10 @@ def train_sft(
     check_model_path(start)
     table = {"max_length": None, "completion_only_loss": True, **(recipe.sft or {})}
     args = setup.trainer_args(SFTConfig, table, name="sft", folder=out, where=recipe.path or recipe.name)
-    family = setup.recipe_family(recipe.model_copy(update={"model": str(start)}))
-    task = setup.recipe_task(recipe, family)
+    family = build.recipe_family(recipe.model_copy(update={"model": str(start)}))
+    task = build.recipe_task(recipe, family)
     with distributed.main_first():
-        samples = setup.recipe_samples(recipe, recipe.data.train, family)
+        samples = build.recipe_samples(recipe, recipe.data.train, family)
         held_out = setup.evaluation_samples(recipe, args, family)
     adapter = setup.lora_config(recipe)
     model, processor = setup.load_for_training(recipe, start, args, family)

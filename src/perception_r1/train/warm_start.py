@@ -23,10 +23,9 @@ import numpy as np
 
 from perception_r1.data.digits import CATEGORIES, scene
 from perception_r1.errors import ModelError
-from perception_r1.families import get_family
 from perception_r1.models.tiny import build_tiny
 from perception_r1.progress import progress
-from perception_r1.prompts import render_answer, render_prompt
+from perception_r1.tasks import make_task
 from perception_r1.types import BoxTarget, Sample, TaskName
 
 OnStep: TypeAlias = Callable[[int, float, Any], None]
@@ -332,7 +331,7 @@ def collate(processor: Any, drawn: list[tuple[Any, Sample]]) -> tuple[dict[str, 
 
 def texts(processor: Any, sample: Sample) -> tuple[str, str]:
     """The question in the chat template and the gold answer, as the qwen3_vl family writes them."""
-    family = get_family("qwen3_vl")
-    messages = render_prompt(sample, family).messages()
+    task = make_task(sample.task, family="qwen3_vl")
+    messages = task.prompt(sample).messages()
     question = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return question, render_answer(sample, family)
+    return question, task.gold(sample)

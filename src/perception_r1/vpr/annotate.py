@@ -14,13 +14,13 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
-from perception_r1.core.facts import unasked
 from perception_r1.data.files import atomic_write
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
 from perception_r1.data.visual_info import COLUMN, read_infos, write_infos
 from perception_r1.errors import DataError
 from perception_r1.judge.prompt import PromptFile
 from perception_r1.openai_server import ChatServer, Reply
+from perception_r1.reasoning.facts import unasked
 from perception_r1.types import AnswerTarget, Sample
 from perception_r1.vpr.distill import problem_of
 from perception_r1.vpr.steps import (

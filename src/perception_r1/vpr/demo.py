@@ -15,8 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from perception_r1.config import Recipe, Reward, load_recipe
-from perception_r1.core.spec import PRESETS
+from perception_r1.recipe import build
+from perception_r1.recipe.schema import Recipe, Reward, load_recipe
+from perception_r1.tasks import reward_spec
 from perception_r1.types import RewardRecord
 
 ARMS = ("visual", "accuracy")
@@ -82,9 +83,9 @@ def run_demo(
     run_folder.open_run(out, {**recipe.model_dump_plain(), "stage": "vpr-demo"}, resume=resume)
     (out / "diagrams").mkdir(exist_ok=True)
     warm_start(out / "warm-start", rebuild=False, say=say)
-    family = setup.recipe_family(recipe)
-    task = setup.recipe_task(recipe, family)
-    held_out = setup.recipe_samples(recipe, recipe.data.eval, family)
+    family = build.recipe_family(recipe)
+    task = build.recipe_task(recipe, family)
+    held_out = build.recipe_samples(recipe, recipe.data.eval, family)
     records: dict[str, dict[str, RewardRecord]] = {}
 
     def again(folder: Path) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def arm_of(recipe: Recipe, arm: str) -> Recipe:
     if arm == "visual":
         return recipe
     preset = recipe.reward.preset
-    weights = dict(recipe.reward.components or PRESETS["geometry"][preset].components)
+    weights = dict(recipe.reward.components or reward_spec("geometry", preset).components)
     weights["visual"] = 0.0
     return recipe.model_copy(update={"reward": Reward(preset=preset, components=weights)})
 
@@ -155,7 +156,7 @@ def sees(record: RewardRecord) -> bool:
 
 def compare(what: str, first: dict[str, RewardRecord], second: dict[str, RewardRecord]) -> Comparison:
     """Exact McNemar on ``perception`` (every fact stated) or ``answer`` (the final answer is right)."""
-    from perception_r1.analysis.mcnemar import mcnemar_exact
+    from perception_r1.stats import mcnemar_exact
 
     def right(record: RewardRecord) -> bool:
         return sees(record) if what == "perception" else record.components.get("accuracy") == 1.0

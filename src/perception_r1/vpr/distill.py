@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perception_r1.core.answers import parse_answer
-from perception_r1.core.equivalence import same_answer
 from perception_r1.data.images import open_image
-from perception_r1.data.rows import row_from_sample, sample_from_row
+from perception_r1.data.row import row_from_sample, sample_from_row
 from perception_r1.errors import DataError
 from perception_r1.judge.prompt import PromptFile
 from perception_r1.openai_server import ChatServer, Reply, image_part
 from perception_r1.progress import progress
+from perception_r1.reasoning.equivalence import same_answer
+from perception_r1.reasoning.reward import parse_answer
 from perception_r1.types import AnswerTarget, Completion, Sample
 from perception_r1.vpr.steps import (
     StepReport,

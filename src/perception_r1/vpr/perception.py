@@ -20,10 +20,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from perception_r1.analysis.mcnemar import mcnemar_exact, mcnemar_midp
 from perception_r1.data.files import atomic_write, read_json
 from perception_r1.data.images import open_image
 from perception_r1.errors import DataError
+from perception_r1.stats import mcnemar_exact, mcnemar_midp
 from perception_r1.vpr.steps import Row, read_rows
 
 ERRORS = ("label or number misread", "wrong relation", "something missed", "something made up", "other")

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perception_r1.core.answers import counted_facts
-from perception_r1.data.rows import sample_from_row
+from perception_r1.data.row import sample_from_row
 from perception_r1.errors import UserError
 from perception_r1.judge import ChatJudge, Judge, gather_evidence
 from perception_r1.progress import progress
-from perception_r1.tasks import make_task, reward_spec
+from perception_r1.tasks import Task, make_task, reward_spec
 from perception_r1.types import AnswerTarget, Completion
 from perception_r1.vpr.steps import (
     StepReport,
@@ -81,7 +80,7 @@ def judge_rows(
                         failures.append({"id": samples[i].id, "reason": record.reason})
                         continue
                     report.n_done += 1
-                    finished.append({**_row(samples[i], record, found, preset), "input": inputs[i]})
+                    finished.append({**_row(task, samples[i], record, found), "input": inputs[i]})
                     write(finished[-1])
                 advance(len(part), f"{len(failures)} failed" if failures else "")
                 stats = judge.stats()
@@ -114,10 +113,10 @@ def _identity(judge: Judge) -> dict[str, Any]:
     return {"identity": judge.identity()} if isinstance(judge, ChatJudge) else {}
 
 
-def _row(sample: Any, record: Any, evidence: Mapping[str, Any] | None, preset: str) -> dict[str, Any]:
+def _row(task: Task, sample: Any, record: Any, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
     assert isinstance(sample.target, AnswerTarget)
     facts = []
-    for index in counted_facts(sample, preset):
+    for index in task.counted_facts(sample):
         score = None if evidence is None else evidence["scores"][index]
         facts.append({"fact": sample.target.visual_annotations[index], "score": score})
     plain = record.to_dict()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.data.files import atomic_write, existing_file
-from perception_r1.data.rows import row_from_sample
+from perception_r1.data.row import row_from_sample
 from perception_r1.errors import DataError, UserError
 from perception_r1.evaluate.results import json_line, write_lines
 from perception_r1.models.identity import served_identity, weights_of

@@ -15,7 +15,6 @@ from typing import Any
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from perception_r1.core.equivalence import unboxed
 from perception_r1.data.images import resize_for_model, to_rgb
 from perception_r1.evaluate.checkpoints import checkpoint_for
 from perception_r1.evaluate.generate import TransformersGenerator
@@ -23,6 +22,7 @@ from perception_r1.families import get_family
 from perception_r1.integrations.lmms_eval.tasks import SIZED
 from perception_r1.models.limits import stored_limits
 from perception_r1.models.load import detect_family, load_model
+from perception_r1.reasoning.equivalence import unboxed
 from perception_r1.tasks.geometry import SUFFIX
 
 

@@ -18,23 +18,17 @@ from typing import Any
 
 from perception_r1.data.files import atomic_write
 from perception_r1.data.images import model_image, prepare
-from perception_r1.data.rows import row_from_sample, sample_from_row
+from perception_r1.data.row import row_from_sample, sample_from_row
 from perception_r1.errors import UserError
 from perception_r1.evaluate.benchmarks import Benchmark
 from perception_r1.evaluate.coco import coco_metrics
-from perception_r1.evaluate.metrics import PRIMARY, columns, keep_scored
+from perception_r1.evaluate.metrics import columns, keep_scored
 from perception_r1.evaluate.results import record_from_dict
 from perception_r1.families import get_family
-from perception_r1.prompts import PromptPreset
-from perception_r1.tasks import Task, make_task
+from perception_r1.tasks import Task, make_task, task_class
+from perception_r1.tasks.base import PromptPreset
 from perception_r1.types import Sample
 
-METRICS = {
-    "grounding": ("acc@0.5", "acc@0.75", "acc@0.95", "avg", "mean_iou"),
-    "counting": ("accuracy", "mae"),
-    "ocr": ("edit_distance", "f1", "precision", "recall", "bleu", "meteor"),
-    "detection": ("AP", "AP50", "AP75", "f1@0.5"),
-}
 _LOWER = {"mae", "edit_distance"}
 
 
@@ -49,14 +43,14 @@ class LmmsTask:
     Args:
         task: grounding, counting, detection or ocr.
         family: of the model that will answer: whose frame its boxes are read in.
-        prompt: ``paper`` or ``released``.
+        prompt: ``training`` or ``evaluation``.
         min_pixels, max_pixels: of the picture as the model sees it, instead of the family's.
         annotations: detection: COCO's annotation file, for its own figures.
     """
 
     task: str
     family: str
-    prompt: PromptPreset = "paper"
+    prompt: PromptPreset = "training"
     min_pixels: int | None = None
     max_pixels: int | None = None
     annotations: str | None = None
@@ -86,7 +80,7 @@ class LmmsTask:
         """The same record under each metric's name: metrics are made of all of them at the end."""
         record = self.scorer.score(self.sample(doc), str(results[0]))
         entry = {"row": doc["row"], "record": record.to_dict()}
-        return dict.fromkeys(METRICS[self.task], entry)
+        return dict.fromkeys(task_class(self.task).headline, entry)
 
     def aggregate(self, metric: str, entries: Sequence[dict[str, Any]]) -> float:
         """A metric over all documents, as ``metrics.json`` of ``pr1 eval`` has it."""
@@ -107,7 +101,7 @@ def write_tasks(
     out: str | Path,
     *,
     family: str,
-    prompt: PromptPreset = "released",
+    prompt: PromptPreset = "evaluation",
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     annotations: str | Path | None = None,
@@ -126,7 +120,7 @@ def write_tasks(
     Raises:
         UserError: a task that has no figures here, or an unknown family.
     """
-    if benchmark.task not in METRICS:
+    if not task_class(benchmark.task).headline:
         raise UserError(f"benchmark {benchmark.name}: lmms-eval has no task for {benchmark.task} from us")
     name = benchmark.lmms_name
     folder = Path(out) / name
@@ -143,7 +137,7 @@ def write_tasks(
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if value is not None)
     functions = "".join(
         f"\n\ndef {_function(metric)}(entries):\n    return TASK.aggregate({metric!r}, entries)\n"
-        for metric in METRICS[benchmark.task]
+        for metric in task_class(benchmark.task).headline
     )
     with atomic_write(folder / "utils.py") as stream:
         stream.write(
@@ -156,11 +150,11 @@ def write_tasks(
     metrics = "".join(
         f"  - {{metric: {json.dumps(metric)}, aggregation: !function utils.{_function(metric)}, "
         f"higher_is_better: {str(metric not in _LOWER).lower()}}}\n"
-        for metric in METRICS[benchmark.task]
+        for metric in task_class(benchmark.task).headline
     )
     with atomic_write(folder / f"{name}.yaml") as stream:
         stream.write(
-            f"# {benchmark.title}, {len(samples)} samples; primary figure: {PRIMARY[benchmark.task]}\n"
+            f"# {benchmark.title}, {len(samples)} samples; primary figure: {task_class(benchmark.task).primary}\n"
             f"task: {name}\ndataset_path: json\n"
             f"dataset_kwargs:\n  data_files: {{test: {json.dumps(str((folder / 'data.jsonl').absolute()))}}}\n"
             "test_split: test\noutput_type: generate_until\n"
