@@ -42,10 +42,16 @@ def coco(images: int = 5000, boxes: int = 36) -> tuple[float, float, float]:
         for _ in range(boxes):
             x, y, w, h = draw.uniform(0, 500), draw.uniform(0, 380), draw.uniform(8, 140), draw.uniform(8, 100)
             label = draw.randint(1, 80)
-            truth["annotations"].append({
-                "id": len(truth["annotations"]) + 1, "image_id": image, "category_id": label, "bbox": [x, y, w, h],
-                "area": w * h, "iscrowd": 0,
-            })  # fmt: skip
+            truth["annotations"].append(
+                {
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": label,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
             box = [x + draw.gauss(0, 6), y + draw.gauss(0, 6), w * draw.uniform(0.8, 1.2), h * draw.uniform(0.8, 1.2)]
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": 1.0})
     found: dict[str, Any] = {}

@@ -120,12 +120,23 @@ def build(*, build: str, try_out: bool) -> dict[str, Any]:
     configs = json.loads((ROOT / "src/perception_r1/assets/models/configs.json").read_text(encoding="utf-8"))
     values = configs[MODEL]
     if try_out:
-        values["text_config"] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-                                  "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 2000,
-                                  "rope_parameters": {"rope_type": "default", "rope_theta": 1e6,
-                                                      "mrope_section": [4, 6, 6]}}  # fmt: skip
-        values["vision_config"] |= {"depth": 2, "hidden_size": 64, "intermediate_size": 64, "num_heads": 2,
-                                    "out_hidden_size": 64, "fullatt_block_indexes": [1]}  # fmt: skip
+        values["text_config"] |= {
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": 2000,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
+        }
+        values["vision_config"] |= {
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+        }
     processor = build_processor("qwen2_5_vl")
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "right"
@@ -149,8 +160,16 @@ def build(*, build: str, try_out: bool) -> dict[str, Any]:
     for number in range(8):
         Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(folder / f"{number}.png")
         question = "the brown dog" + " beside the red chair" * number
-        rows.append({"id": str(number), "image": f"{number}.png", "question": question, "boxes": [[10, 10, 60, 60]],
-                     "width": side, "height": side})  # fmt: skip
+        rows.append(
+            {
+                "id": str(number),
+                "image": f"{number}.png",
+                "question": question,
+                "boxes": [[10, 10, 60, 60]],
+                "width": side,
+                "height": side,
+            }
+        )
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     names = ("torch", "transformers", "trl", "accelerate", "peft")
     card = "cpu" if try_out else torch.cuda.get_device_name()
@@ -161,16 +180,28 @@ def recipe_of(folder: Path, case: str, *, shared: bool, steps: int, answer: int,
     """Write the recipe of a case: one prompt with eight answers a step, of exactly ``answer`` tokens."""
     answer = min(answer, 8) if try_out else answer
     grpo = {
-        "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8, "max_completion_length": answer,
-        "generation_kwargs": {"min_new_tokens": answer}, "lr_scheduler_type": "constant", "save_strategy": "no",
-        "bf16": True, "use_cpu": try_out, "activation_checkpointing": True, **CASES[case]["grpo"],
-    }  # fmt: skip
+        "max_steps": steps,
+        "num_generations": 8,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": answer,
+        "generation_kwargs": {"min_new_tokens": answer},
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "bf16": True,
+        "use_cpu": try_out,
+        "activation_checkpointing": True,
+        **CASES[case]["grpo"],
+    }
     values = {
-        **CASES[case], "name": f"{case}-{'shared' if shared else 'plain'}", "task": "grounding",
-        "model": str(folder / "model"), "shared_prefix": shared, "reward": {"function": "gpu_step:score"},
+        **CASES[case],
+        "name": f"{case}-{'shared' if shared else 'plain'}",
+        "task": "grounding",
+        "model": str(folder / "model"),
+        "shared_prefix": shared,
+        "reward": {"function": "gpu_step:score"},
         "data": {"train": [{"source": "jsonl", "path": str(folder / "rows.jsonl"), "images": str(folder)}]},
         "grpo": grpo,
-    }  # fmt: skip
+    }
     path = folder / f"{values['name']}.yaml"
     path.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
     return path

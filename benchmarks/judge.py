@@ -99,9 +99,13 @@ def batch() -> dict:
             _, seconds, stats, busy = judged(server.url, samples, completions)
             ideal = LATENCY_S * -(-int(stats["requests"]) // AT_ONCE)
             rows[name] = {
-                "responses": len(samples), "requests": int(stats["requests"]), "seconds": round(seconds, 2),
-                "ideal_s": round(ideal, 2), "beyond_ideal_s": round(seconds - ideal, 2), "cpu_s": round(busy, 2),
-            }  # fmt: skip
+                "responses": len(samples),
+                "requests": int(stats["requests"]),
+                "seconds": round(seconds, 2),
+                "ideal_s": round(ideal, 2),
+                "beyond_ideal_s": round(seconds - ideal, 2),
+                "cpu_s": round(busy, 2),
+            }
     return rows
 
 
@@ -114,12 +118,14 @@ def faults(n: int, share: float, concurrency: int) -> dict:
         ill, seconds, stats, _ = judged(server.url, samples, completions, timeout_s=30.0, concurrency=concurrency)
         counts = server.counts()
     return {
-        "cases": n, "requests": int(stats["requests"]), "faults": {k: v for k, v in counts.items() if k != "well"},
+        "cases": n,
+        "requests": int(stats["requests"]),
+        "faults": {k: v for k, v in counts.items() if k != "well"},
         "share_of_faults": round(1 - counts["well"] / sum(counts.values()), 3),
         "not_scored": sum(reward is None for reward in ill),
         "scored_otherwise": sum(a != b for a, b in zip(well, ill, strict=True) if b is not None),
         "seconds": round(seconds, 1),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

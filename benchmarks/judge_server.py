@@ -60,11 +60,17 @@ class JudgeServer:
         elif fault == "malformed":
             text = text.replace("{", "<").replace("}", ">")
         document = {
-            "id": "1", "object": "chat.completion", "created": 0, "model": "judge",
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "judge",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}],
-            "usage": {"prompt_tokens": len(body["messages"][-1]["content"]) // 4, "completion_tokens": len(text) // 4,
-                      "total_tokens": 0},
-        }  # fmt: skip
+            "usage": {
+                "prompt_tokens": len(body["messages"][-1]["content"]) // 4,
+                "completion_tokens": len(text) // 4,
+                "total_tokens": 0,
+            },
+        }
         return await send(writer, 200, document, half=fault == "drop")
 
     def fault(self, question: str) -> str:

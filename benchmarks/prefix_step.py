@@ -62,8 +62,10 @@ def main() -> int:
     import transformers
     import trl
 
-    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
-          f"transformers {transformers.__version__}, trl {trl.__version__}")  # fmt: skip
+    print(
+        f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, trl {trl.__version__}"
+    )
     print(HEAD)
     rows, missed = [], []
     for kind in args.kinds:
@@ -119,8 +121,16 @@ def measure(kind: str, workload: str, group: int, args: argparse.Namespace) -> d
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.rounds):
             for which in ("plain", "shared"):
-                task = {"kind": kind, "workload": workload, "group": group, "which": which, "folder": folder,
-                        "threads": args.threads, "quick": args.quick, "frozen": args.frozen}  # fmt: skip
+                task = {
+                    "kind": kind,
+                    "workload": workload,
+                    "group": group,
+                    "which": which,
+                    "folder": folder,
+                    "threads": args.threads,
+                    "quick": args.quick,
+                    "frozen": args.frozen,
+                }
                 command = [sys.executable, __file__, "--child", json.dumps(task)]
                 environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
                 done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -131,10 +141,14 @@ def measure(kind: str, workload: str, group: int, args: argparse.Namespace) -> d
                     best[which] = found
         error = compare(kind, Path(folder), best)
     return {
-        "kind": kind, "workload": workload, "group": group, **best, "error": error,
+        "kind": kind,
+        "workload": workload,
+        "group": group,
+        **best,
+        "error": error,
         "faster": best["plain"]["seconds"] / best["shared"]["seconds"],
         "memory_ratio": best["shared"]["memory"] / best["plain"]["memory"],
-    }  # fmt: skip
+    }
 
 
 def compare(kind: str, folder: Path, best: dict[str, dict[str, Any]]) -> str:

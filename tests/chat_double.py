@@ -17,11 +17,15 @@ Behaviour = Callable[[dict[str, Any], int], Any]
 def completion(text: str, finish_reason: str = "stop", **choice: Any) -> dict[str, Any]:
     """The body of a chat completion."""
     return {
-        "id": "1", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason,
-                     **choice}],
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason, **choice}
+        ],
         "usage": {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 7},
-    }  # fmt: skip
+    }
 
 
 def question(body: dict[str, Any]) -> str:

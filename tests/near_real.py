@@ -17,14 +17,31 @@ PLACES = (("dashscope", "resources/qwen.tiktoken"), ("qwen_agent", "utils/qwen.t
 ROWS = 151_936  # of the embedding: the vocabulary, and what pads it to a multiple of 128
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 PLAIN = (
-    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
     "<|file_sep|>",
-)  # fmt: skip
+)
 ADDED = {
     "qwen2_vl": (SPECIAL, ()),
     "qwen2_5_vl": (SPECIAL, PLAIN),
@@ -141,26 +158,41 @@ def write_tokenizer(folder: Path, family: str, table: Path) -> None:
         "add_prefix_space": False,
         "added_tokens_decoder": {
             str(index): {
-                "content": token.content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+                "content": token.content,
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
                 "special": token.special,
             }
             for index, token in tokenizer.get_added_tokens_decoder().items()
         },
         "additional_special_tokens": [token for token in special if token not in ("<|endoftext|>", "<|im_end|>")],
-        "bos_token": None, "clean_up_tokenization_spaces": False, "eos_token": "<|im_end|>", "errors": "replace",
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
         "model_max_length": {"qwen2_vl": 32768, "qwen3_vl": 262144}.get(family, 131072),
-        "pad_token": "<|endoftext|>", "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer",
-        "unk_token": None, "chat_template": template(family),
-    }  # fmt: skip
+        "pad_token": "<|endoftext|>",
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+        "chat_template": template(family),
+    }
     if family == "internvl":
         config |= {
-            "processor_class": "InternVLProcessor", "start_image_token": "<img>", "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+            "processor_class": "InternVLProcessor",
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
             "extra_special_tokens": {
-                "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+                "start_image_token": "<img>",
+                "end_image_token": "</img>",
+                "context_image_token": "<IMG_CONTEXT>",
                 "video_token": "<video>",
             },
-        }  # fmt: skip
+        }
     _write(folder, "tokenizer_config.json", config)
 
 
@@ -196,11 +228,22 @@ def write_processor(folder: Path, family: str) -> None:
 def config_of(family: str) -> dict[str, Any]:
     """``config.json`` as published (Qwen2-VL's and Qwen2.5-VL's text settings lie on top), with tiny sizes."""
     text: dict[str, Any] = {
-        "vocab_size": ROWS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "hidden_act": "silu",
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6, "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
-        "initializer_range": 0.02, "use_cache": True,
-    }  # fmt: skip
+        "vocab_size": ROWS,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "hidden_act": "silu",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "initializer_range": 0.02,
+        "use_cache": True,
+    }
     ids = {
         "image_token_id": 151655,
         "video_token_id": 151656,

@@ -27,8 +27,12 @@ def write_pr1_folder(root: Path) -> Path:
         lines = "\n".join(map(json.dumps, value)) if name.endswith(".jsonl") else json.dumps(value)
         path.write_text(lines)
 
-    record = {"image": "train2014/COCO_train2014_000000000007.jpg", "problem": "left dog",
-              "solution": [4, 6, 24, 16], "normalized_solution": [62, 125, 375, 333]}  # fmt: skip
+    record = {
+        "image": "train2014/COCO_train2014_000000000007.jpg",
+        "problem": "left dog",
+        "solution": [4, 6, 24, 16],
+        "normalized_solution": [62, 125, 375, 333],
+    }
     image("coco/train2014/COCO_train2014_000000000007.jpg")
     for name in GROUNDING:
         write(f"grounding/{name}.json", [record])
@@ -43,13 +47,18 @@ def write_pr1_folder(root: Path) -> Path:
     # Its annotation file is about resized copies: 56 × 56 of an image that is 64 × 48.
     image("coco/val2017/000000000009.jpg")
     image("coco/val2017/000000000025.jpg")
-    write("detection/coco_val2017.json", {
-        "images": [{"id": 9, "file_name": "000000000009.jpg", "width": 56, "height": 56},
-                   {"id": 25, "file_name": "000000000025.jpg", "width": 64, "height": 48}],
-        "annotations": [
-            {"id": 1, "image_id": 9, "category_id": 18, "bbox": [7, 14, 28, 28], "area": 784, "iscrowd": 0},
-            {"id": 2, "image_id": 25, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 1},
-        ],
-        "categories": CATEGORIES,
-    })  # fmt: skip
+    write(
+        "detection/coco_val2017.json",
+        {
+            "images": [
+                {"id": 9, "file_name": "000000000009.jpg", "width": 56, "height": 56},
+                {"id": 25, "file_name": "000000000025.jpg", "width": 64, "height": 48},
+            ],
+            "annotations": [
+                {"id": 1, "image_id": 9, "category_id": 18, "bbox": [7, 14, 28, 28], "area": 784, "iscrowd": 0},
+                {"id": 2, "image_id": 25, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 1},
+            ],
+            "categories": CATEGORIES,
+        },
+    )
     return root

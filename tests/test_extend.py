@@ -58,8 +58,10 @@ def test_a_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert quality(sample, half) == 0.5
     metrics = summarise("pointing", [(sample, half)], resamples=10)
     assert (metrics["primary"], metrics["metrics"]["recall"]["value"], metrics["metrics"]["exact"]["value"]) == (
-        "recall", 0.5, 0.0,
-    )  # fmt: skip
+        "recall",
+        0.5,
+        0.0,
+    )
     assert all(finding.ok for finding in audit(task, [sample]))
 
 

@@ -72,6 +72,9 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     values = json.loads(out.read_text())
     assert [(row["case"], row["shared"]) for row in values["rows"]] == [
-        ("lora", True), ("lora", False), ("full", True), ("full", False)
-    ]  # fmt: skip
+        ("lora", True),
+        ("lora", False),
+        ("full", True),
+        ("full", False),
+    ]
     assert all(len(row["step_seconds"]) == 2 for row in values["rows"])

@@ -55,8 +55,17 @@ LIGHT = {
     2: {"numpy", "scipy", "rapidfuzz", "pydantic", "yaml", "PIL"},
 }
 HEAVY = {
-    "torch", "transformers", "trl", "accelerate", "peft", "datasets", "matplotlib", "sklearn", "aiohttp", "hotcoco"
-}  # fmt: skip
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "matplotlib",
+    "sklearn",
+    "aiohttp",
+    "hotcoco",
+}
 # Pairs on the same layer that must not know each other.
 STRANGERS = {("train", "evaluate"), ("evaluate", "train")}
 

@@ -31,8 +31,10 @@ def test_every_row_of_the_papers_tables_has_one() -> None:
     rows = {"base", "sft", "sft-rl", "rl", "thinking"}
     rollouts = {"rollouts-8", "rollouts-16", "rollouts-32"}
     steps = {"reward-1-format", "reward-2-iou", "reward-3-cls", "reward-4-f1", "reward-5-missing"}
-    found = {task: {path.stem for path in PAPER if path.parent.name == task} for task in
-             ("grounding", "counting", "detection", "ocr")}  # fmt: skip
+    found = {
+        task: {path.stem for path in PAPER if path.parent.name == task}
+        for task in ("grounding", "counting", "detection", "ocr")
+    }
     # One box or one text has nothing to match, so those tasks have no row without matching in the paper either.
     assert found["grounding"] == rows | rollouts
     assert found["counting"] == rows | rollouts | {"no-matching"}

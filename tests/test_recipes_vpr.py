@@ -23,10 +23,20 @@ def test_keeps_to_the_paper() -> None:
     assert judge is not None and judge.model == "Qwen/Qwen2.5-32B-Instruct-AWQ"
     assert (judge.prompt, judge.max_tokens) == ("judge_info", 512)
     wanted = {
-        "learning_rate": 1e-6, "weight_decay": 1e-3, "warmup_steps": 0.05, "num_train_epochs": 25, "num_generations": 8,
-        "temperature": 1.0, "loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.3, "delta": 3.0, "beta": 0.0,
-        "max_completion_length": 4096, "scale_rewards": "group",
-    }  # fmt: skip
+        "learning_rate": 1e-6,
+        "weight_decay": 1e-3,
+        "warmup_steps": 0.05,
+        "num_train_epochs": 25,
+        "num_generations": 8,
+        "temperature": 1.0,
+        "loss_type": "dapo",
+        "epsilon": 0.2,
+        "epsilon_high": 0.3,
+        "delta": 3.0,
+        "beta": 0.0,
+        "max_completion_length": 4096,
+        "scale_rewards": "group",
+    }
     grpo = recipe.grpo or {}
     assert {key: grpo.get(key) for key in wanted} == wanted
     # 128 prompts × 8 rollouts on 8 GPUs

@@ -106,7 +106,7 @@ def test_no_torch() -> None:
 
 def test_no_answer_and_no_size_are_named() -> None:
     target = {"boxes": [[0, 0, 320, 240]]}
-    with pytest.raises(UserError, match="response: NoneType is no answer"):
+    with pytest.raises(UserError, match="response: NoneType is not an answer"):
         score("grounding", None, target, family="qwen3_vl", image_size=(640, 480))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="image_size: '640x480' is no size"):
+    with pytest.raises(UserError, match="image_size: '640x480' is not a size"):
         score("grounding", BOX, target, family="qwen3_vl", image_size="640x480")  # type: ignore[arg-type]

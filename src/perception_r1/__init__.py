@@ -63,10 +63,10 @@ def score(
     from perception_r1.types import Completion
 
     if not isinstance(response, (str, Completion)):
-        raise UserError(f"response: {type(response).__name__} is no answer (expected text, or a Completion)")
+        raise UserError(f"response: {type(response).__name__} is not an answer (expected text, or a Completion)")
     for name, size in (("image_size", image_size), ("model_size", model_size)):
         if size is not None and (isinstance(size, str) or len(size) != 2):
-            raise UserError(f"{name}: {size!r} is no size (expected (width, height) in pixels)")
+            raise UserError(f"{name}: {size!r} is not a size (expected (width, height) in pixels)")
     known = get_family(family).with_limits(min_pixels, max_pixels)
     made = make_task(task, family=known, reward=preset, thinking=thinking)
     row = dict(target) if isinstance(target, Mapping) else target_fields(target)

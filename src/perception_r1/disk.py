@@ -12,7 +12,7 @@ from pathlib import Path
 from perception_r1.errors import UserError
 
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# What libraries in other languages make of these: safetensors, Arrow, torch.
+# These errors as libraries in other languages report them: safetensors, Arrow, torch.
 _SAYS = re.compile(r"no space left(?: on device)?|disk quota exceeded|file too large|read-only file system", re.I)
 _TORCH = re.compile(r"PytorchStreamWriter failed|inline_container.cc.*unexpected pos", re.I | re.S)
 

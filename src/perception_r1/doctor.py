@@ -63,9 +63,11 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
+        """Whether everything that is required is there."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-serialisable form."""
         return {"ok": self.ok, **asdict(self)}
 
 

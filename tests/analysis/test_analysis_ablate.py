@@ -325,9 +325,12 @@ def test_a_grid_that_was_changed_does_not_show_the_figures_of_before(grid, tmp_p
     assert check_done([rl], out) == 0  # not run yet
     done(rl, out)
     assert check_done([rl], out) == 0
-    for changes, name in (({"grpo.beta": 0.1}, "grpo.beta"), ({"grpo.epsilon": 0.3}, "grpo.epsilon"),
-                          ({"reward.preset": "robust"}, "reward.preset"),
-                          ({"eval.max_new_tokens": 9}, "eval.max_new_tokens")):  # fmt: skip
+    for changes, name in (
+        ({"grpo.beta": 0.1}, "grpo.beta"),
+        ({"grpo.epsilon": 0.3}, "grpo.epsilon"),
+        ({"reward.preset": "robust"}, "reward.preset"),
+        ({"eval.max_new_tokens": 9}, "eval.max_new_tokens"),
+    ):
         changed = grid.model_copy(update={"last": changes})
         with pytest.raises(
             UserError, match=rf"was run with another recipe \(differs in: {name}\); choose another --out"

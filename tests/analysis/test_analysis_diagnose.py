@@ -147,8 +147,20 @@ def test_command_with_a_model(tmp_path):
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     out = tmp_path / "out"
-    arguments = ["diagnose", str(recipe_file(tmp_path, str(tmp_path / "model"))), "-n", "6", "-G", "3",
-                 "--batch-size", "4", "--out", str(out), "--json", "--quiet"]  # fmt: skip
+    arguments = [
+        "diagnose",
+        str(recipe_file(tmp_path, str(tmp_path / "model"))),
+        "-n",
+        "6",
+        "-G",
+        "3",
+        "--batch-size",
+        "4",
+        "--out",
+        str(out),
+        "--json",
+        "--quiet",
+    ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)

@@ -72,8 +72,12 @@ TWO = [(1, 2, 30, 40), (5, 6, 70, 80)]
         ("[{'bbox_2d': [1, 2, 30, 40], 'label': 'the man's hat'}]", ONE, ["the man's hat"], False),
         ('[{"bbox_2d": [1, 2, 30, 40], "label": "5" screen"}]', ONE, ['5" screen'], False),
         ('[{"bbox_2d": [1, 2, 30, 40], "label": "a \\"b\\" \\u00e9"}]', ONE, ['a "b" é'], True),
-        ('[{"bbox_2d": [1, 2, 30, 40], "label": "x (7,8),(9,10) [1,2,3,4] }"}]', ONE, ["x (7,8),(9,10) [1,2,3,4] }"],
-        True),
+        (
+            '[{"bbox_2d": [1, 2, 30, 40], "label": "x (7,8),(9,10) [1,2,3,4] }"}]',
+            ONE,
+            ["x (7,8),(9,10) [1,2,3,4] }"],
+            True,
+        ),
         ("{bbox_2d: [1, 2, 30, 40], label: 'cat'}", ONE, ["cat"], False),
         ('[{"bbox": [1, 2, 30, 40], "name": "cat"}]', ONE, ["cat"], True),
         ('[{"box": [1, 2, 30, 40], "category": "cat"}]', ONE, ["cat"], True),
@@ -106,7 +110,7 @@ TWO = [(1, 2, 30, 40), (5, 6, 70, 80)]
         ("[]\n" + QWEN, ONE, ["the cat"], False),
         ('[] [{"bbox_2d": [1, 2, 30, 40]}]', ONE, [None], False),
     ],
-)  # fmt: skip
+)
 def test_forms(text: str, expected: list[tuple[int, ...]], names: list[str | None], strict: bool) -> None:
     parsed = parse_objects(text, finish_reason="stop")
     assert parsed.status == "ok"
@@ -226,12 +230,27 @@ def test_geminis_order_is_named_not_misread() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "[]", "[ ]", "{}", "[{}]", "[[]]", "```json\n[]\n```", "```\n[]\n```", "```json\nnull\n```", "none", "None.",
+        "[]",
+        "[ ]",
+        "{}",
+        "[{}]",
+        "[[]]",
+        "```json\n[]\n```",
+        "```\n[]\n```",
+        "```json\nnull\n```",
+        "none",
+        "None.",
         "null",
-        "There are none.", "there is none", "No objects found.", "[]<|im_end|>", ' {"objects": []} ',
-        "There is no cat here.\n```json\n[]\n```", REF.format("cat"), REF.format("cat") + "<|im_end|>",
+        "There are none.",
+        "there is none",
+        "No objects found.",
+        "[]<|im_end|>",
+        ' {"objects": []} ',
+        "There is no cat here.\n```json\n[]\n```",
+        REF.format("cat"),
+        REF.format("cat") + "<|im_end|>",
     ],
-)  # fmt: skip
+)
 def test_explicitly_empty(text: str) -> None:
     assert parse_objects(text).status == "empty"
     assert parse_objects(text, finish_reason="stop").objects == ()
@@ -241,13 +260,30 @@ def test_explicitly_empty(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " \n", "<|im_end|>", "There are 12 items in the image.", "I see 3 cats, 4 dogs, 5 birds and 6 fish.",
-        "On 12, 13, 14, 15 May", "<garbage", "{", "[", "garbage [] garbage", "[ANSWER]", "see [1] and (2)",
+        "",
+        " \n",
+        "<|im_end|>",
+        "There are 12 items in the image.",
+        "I see 3 cats, 4 dogs, 5 birds and 6 fish.",
+        "On 12, 13, 14, 15 May",
+        "<garbage",
+        "{",
+        "[",
+        "garbage [] garbage",
+        "[ANSWER]",
+        "see [1] and (2)",
         "(12 items)",
-        "2 (two), 3 (three)", "(a), (b)", "<think>", '{"answer": 5}', "1, 2, 3", "1,000,000", "\\boxed{12}",
-        "There are no cats in this picture but [] could be", '<points x1="32.0" y1="62.8" alt="a">a</points>',
+        "2 (two), 3 (three)",
+        "(a), (b)",
+        "<think>",
+        '{"answer": 5}',
+        "1, 2, 3",
+        "1,000,000",
+        "\\boxed{12}",
+        "There are no cats in this picture but [] could be",
+        '<points x1="32.0" y1="62.8" alt="a">a</points>',
     ],
-)  # fmt: skip
+)
 def test_malformed(text: str) -> None:
     parsed = parse_objects(text)
     assert (parsed.status, parsed.objects, parsed.format_ok) == ("malformed", (), False)
@@ -441,9 +477,12 @@ def test_real_outputs_have_the_coordinates_read_by_hand(outputs: list[dict[str, 
     assert boxes(read[15])[5] == (649, 116, 794, 643) and not read[15].format_ok
     assert points(read[16]) == [(925, 618)]
     assert [boxes(parsed) for parsed in read[17:]] == [
-        [(574, 301, 660, 468)], [(174, 450, 469, 658)], [(584, 496, 651, 660)], [(231, 795, 284, 820)], [(395, 276,
-        618, 740)],
-    ]  # fmt: skip
+        [(574, 301, 660, 468)],
+        [(174, 450, 469, 658)],
+        [(584, 496, 651, 660)],
+        [(231, 795, 284, 820)],
+        [(395, 276, 618, 740)],
+    ]
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

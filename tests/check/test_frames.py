@@ -106,7 +106,7 @@ def test_answers_are_read_by_id_or_with_their_own_target(tmp_path: Path) -> None
     [
         ('{"response": 3}', "a.jsonl:1: field 'response': expected the model's answer as text"),
         ('{"response": "x"}', "a.jsonl:1: field 'id': is missing, and the line has no target"),
-        ('{"id": "q", "response": "x"}', "a.jsonl:1: field 'id': is no row of the data, and the line has no target"),
+        ('{"id": "q", "response": "x"}', "a.jsonl:1: field 'id': is not a row of the data, and the line has no target"),
         ('{"response": "x"', "a.jsonl:1: "),
         ("", "the file is empty"),
     ],

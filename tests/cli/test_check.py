@@ -225,9 +225,16 @@ def test_real_coco_passes(shared_data: Path) -> None:
     coco = shared_data / "coco"
     for task in ("detection", "counting", "grounding"):
         report = found(
-            coco / "instances_val2017.json", "--task", task, "-f", "qwen2_5_vl", "--images", coco / "val2017",
-            "--against", coco / "instances_train2017.json",
-        )  # fmt: skip
+            coco / "instances_val2017.json",
+            "--task",
+            task,
+            "-f",
+            "qwen2_5_vl",
+            "--images",
+            coco / "val2017",
+            "--against",
+            coco / "instances_train2017.json",
+        )
         assert report["ok"], report["findings"]
         assert report["gold"]["n"] >= 15
         assert report["shared"] == []

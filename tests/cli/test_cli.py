@@ -104,16 +104,21 @@ def missing_module(name: str) -> ModuleNotFoundError:
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
-        (DataError("has x2 < x1\n(swap them)", path="a.jsonl", line=3, field="boxes"), 2,
-         "error: a.jsonl:3: field 'boxes': has x2 < x1 (swap them)"),
-        (FileNotFoundError(2, "No such file or directory", "rows.jsonl"), 2,
-         "error: rows.jsonl: No such file or directory"),
-        (missing_module("trl"), 2,
-         'error: this needs trl: pip install "perception-r1[train]" (see pr1 doctor)'),
+        (
+            DataError("has x2 < x1\n(swap them)", path="a.jsonl", line=3, field="boxes"),
+            2,
+            "error: a.jsonl:3: field 'boxes': has x2 < x1 (swap them)",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "rows.jsonl"),
+            2,
+            "error: rows.jsonl: No such file or directory",
+        ),
+        (missing_module("trl"), 2, 'error: this needs trl: pip install "perception-r1[train]" (see pr1 doctor)'),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted; resume with --resume"),
     ],
-)  # fmt: skip
+)
 def test_errors_of_the_user_are_one_line(error: BaseException, code: int, says: str) -> None:
     result = CliRunner().invoke(failing(error), ["fail"])
     assert result.exit_code == code

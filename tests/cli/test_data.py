@@ -52,8 +52,13 @@ def test_options_count_and_json(coco, tmp_path):
     arguments = ("convert", coco, tmp_path / "rows.jsonl", "--from", "coco", "--task", "detection", "--json")
     done = pr1(*arguments, "-o", "empty=false")
     assert json.loads(done.stdout) == {
-        "out": str(tmp_path / "rows.jsonl"), "rows": 1, "images": 1, "boxes": 1, "categories": 1, "notes": [],
-    }  # fmt: skip
+        "out": str(tmp_path / "rows.jsonl"),
+        "rows": 1,
+        "images": 1,
+        "boxes": 1,
+        "categories": 1,
+        "notes": [],
+    }
     assert json.loads(pr1(*arguments, "--count", 1).stdout)["rows"] == 1
 
 

@@ -56,9 +56,21 @@ def test_a_model_from_its_folder(files, pr1, tmp_path):
 
 def test_replay_of_gold_answers(files, pr1, tmp_path):
     code, out, err = pr1(
-        "--backend", "replay", "--responses", files / "gold.jsonl", "--task", "detection", "--family", "qwen3_vl",
-        "--data", files / "rows.jsonl", "--out", tmp_path / "out", "--limit", 4,
-    )  # fmt: skip
+        "--backend",
+        "replay",
+        "--responses",
+        files / "gold.jsonl",
+        "--task",
+        "detection",
+        "--family",
+        "qwen3_vl",
+        "--data",
+        files / "rows.jsonl",
+        "--out",
+        tmp_path / "out",
+        "--limit",
+        4,
+    )
     assert code == 0, err
     assert "4 of 4 samples scored" in out
     assert "f1@0.5" in out
@@ -134,8 +146,21 @@ def test_saved_answers_in_pixels_need_the_limits_of_who_wrote_them(pr1, tmp_path
     (tmp_path / "answers.jsonl").write_text(
         json.dumps({"id": "1", "response": '[{"bbox_2d": [402, 202, 906, 708]}]'}) + "\n"
     )
-    options = ("--backend", "replay", "--responses", tmp_path / "answers.jsonl", "--family", "qwen2_5_vl", "--task",
-               "grounding", "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "out", "--json")  # fmt: skip
+    options = (
+        "--backend",
+        "replay",
+        "--responses",
+        tmp_path / "answers.jsonl",
+        "--family",
+        "qwen2_5_vl",
+        "--task",
+        "grounding",
+        "--data",
+        tmp_path / "rows.jsonl",
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
     code, _, err = pr1(*options)
     assert code == 2
     assert "seen at 1316 × 728 (3,136 to 1,000,000 pixels) or at 1932 × 1092" in err

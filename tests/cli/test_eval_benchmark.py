@@ -77,14 +77,33 @@ def test_a_published_checkpoint_brings_its_settings_and_benchmarks(pr1, data, tm
         (folder / f"{dataset}.json").write_text((folder / "refcocop_testB.json").read_text())
     lines = [json.dumps({"id": str(number), "response": GOOD}) for number in range(1, 4)]
     (tmp_path / "all.jsonl").write_text("\n".join(lines))
-    code, out, err = pr1("eval", "--model", "Kangheng/PR1-Qwen2-VL-2B-Grounding", "--data", data, "--backend", "replay",
-                         "--responses", tmp_path / "all.jsonl", "--out", tmp_path / "out", "--json", "-q")  # fmt: skip
+    code, out, err = pr1(
+        "eval",
+        "--model",
+        "Kangheng/PR1-Qwen2-VL-2B-Grounding",
+        "--data",
+        data,
+        "--backend",
+        "replay",
+        "--responses",
+        tmp_path / "all.jsonl",
+        "--out",
+        tmp_path / "out",
+        "--json",
+        "-q",
+    )
     assert code == 0, err
     found = json.loads(out)
     assert [metrics["benchmark"] for metrics in found] == [
-        "refcoco-val", "refcoco-testA", "refcoco-testB", "refcoco+-val", "refcoco+-testA", "refcoco+-testB",
-        "refcocog-val", "refcocog-test",
-    ]  # fmt: skip
+        "refcoco-val",
+        "refcoco-testA",
+        "refcoco-testB",
+        "refcoco+-val",
+        "refcoco+-testA",
+        "refcoco+-testB",
+        "refcocog-val",
+        "refcocog-test",
+    ]
     settings = json.loads((tmp_path / "out/refcoco-val/settings.json").read_text())
     assert (settings["family"], settings["prompt"]) == ("qwen2_vl", "evaluation")
 
@@ -99,14 +118,44 @@ def test_a_published_checkpoint_brings_its_settings_and_benchmarks(pr1, data, tm
         (("--model", "tongxiao2002/Perception-R1-7B", "--data", "."), "make bench-general"),
         (("--task", "ocr", "--model", "m", "--backend", "openai", "--data", "x"), "give --family"),
         (("--task", "ocr", "--model", "m", "--box-scores", "x"), "expected one or logprob"),
-        (("--benchmark", "refcoco-val", "--model", "m/x", "-f", "qwen2_vl", "--data", "{0}", "-b", "openai"),
-         "holds no file of RefCOCO val"),
-        (("--benchmark", "refcoco+-val", "--model", "m/x", "--family", "qwen2_vl", "--data", "{0}", "--backend",
-          "openai"), "--server http://HOST:PORT/v1"),
-        (("--benchmark", "refcoco+-val", "--model", "m/x", "--family", "qwen2_vl", "--data", "{0}", "--backend",
-          "openai", "--request", "[1]"), "--request: expected a JSON object"),
+        (
+            ("--benchmark", "refcoco-val", "--model", "m/x", "-f", "qwen2_vl", "--data", "{0}", "-b", "openai"),
+            "holds no file of RefCOCO val",
+        ),
+        (
+            (
+                "--benchmark",
+                "refcoco+-val",
+                "--model",
+                "m/x",
+                "--family",
+                "qwen2_vl",
+                "--data",
+                "{0}",
+                "--backend",
+                "openai",
+            ),
+            "--server http://HOST:PORT/v1",
+        ),
+        (
+            (
+                "--benchmark",
+                "refcoco+-val",
+                "--model",
+                "m/x",
+                "--family",
+                "qwen2_vl",
+                "--data",
+                "{0}",
+                "--backend",
+                "openai",
+                "--request",
+                "[1]",
+            ),
+            "--request: expected a JSON object",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input(pr1, data, args, message):
     code, out, err = pr1("eval", *(arg.format(data) for arg in args))
     assert code == 2
@@ -126,9 +175,23 @@ def test_every_published_checkpoint_with_a_tiny_model_of_its_family(pr1, tmp_pat
     model, processor = build_tiny(known.family)
     model.save_pretrained(tmp_path / "tiny")
     processor.save_pretrained(tmp_path / "tiny")
-    code, out, err = pr1("eval", "--model", tmp_path / "tiny", "--like", checkpoint, "--data",
-                         write_pr1_folder(tmp_path / "eval"), "--max-new-tokens", 4, "--out", tmp_path / "out",
-                         "--json", "-q", "--device", "cpu")  # fmt: skip
+    code, out, err = pr1(
+        "eval",
+        "--model",
+        tmp_path / "tiny",
+        "--like",
+        checkpoint,
+        "--data",
+        write_pr1_folder(tmp_path / "eval"),
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path / "out",
+        "--json",
+        "-q",
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     found = json.loads(out)
     found = found if isinstance(found, list) else [found]

@@ -142,9 +142,9 @@ def test_saved_answers_of_another_file(place, pr1):
     ids = [json.loads(line)["id"] for line in (place / "rows.jsonl").read_text().splitlines()]
     for name, response in (("a", "[]"), ("b", "two")):
         (place / name).mkdir()
-        (place / name / "samples.jsonl").write_text("".join(
-            json.dumps({"id": key, "response": response}) + "\n" for key in ids
-        ))  # fmt: skip
+        (place / name / "samples.jsonl").write_text(
+            "".join(json.dumps({"id": key, "response": response}) + "\n" for key in ids)
+        )
     replay = ("--backend", "replay", "--family", "qwen3_vl", "--responses")
     folders = [pr1(*replay, f"{name}/samples.jsonl")[1]["out"] for name in "ab"]
     assert [answers(folder)[0] for folder in folders] == ["[]", "two"]

@@ -10,8 +10,14 @@ import pytest
 
 from perception_r1.cli import main
 
-GOOD = {"id": "a", "response": '[{"bbox_2d": [0, 0, 500, 500], "label": "cat"}]', "boxes": [[0, 0, 320, 480]],
-        "width": 640, "height": 480, "mine": "kept"}  # fmt: skip
+GOOD = {
+    "id": "a",
+    "response": '[{"bbox_2d": [0, 0, 500, 500], "label": "cat"}]',
+    "boxes": [[0, 0, 320, 480]],
+    "width": 640,
+    "height": 480,
+    "mine": "kept",
+}
 
 
 class Run(NamedTuple):
@@ -71,7 +77,7 @@ def test_stdin_and_presets(score):
         ("detection", {"boxes": [[0, 0, 64, 48]], "labels": ["a"]}, '[{"bbox_2d": [0, 0, 100, 100], "label": "a"}]'),
         ("ocr", {"text": "hello"}, "hello"),
     ],
-)  # fmt: skip
+)
 def test_every_task(score, task, target, response):
     row = {"response": response, "width": 640, "height": 480, **target}
     run = score("-", stdin=json.dumps(row), task=task)
@@ -93,7 +99,7 @@ def test_every_task(score, task, target, response):
         ("[]", ":2: is not an object"),
         ('{"response": "[]", "boxes": [], "width": 9, "height": 9, "finish_reason": "x"}', ":2: field 'finish_reason'"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_named(tmp_path, score, line, message):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
@@ -106,8 +112,12 @@ def test_a_bad_line_is_named(tmp_path, score, line, message):
 
 
 def test_pixels_of_a_resized_image_need_its_size_or_the_processors_limits(pr1):
-    row = {"response": '[{"bbox_2d": [402, 202, 906, 708]}]', "boxes": [[400, 200, 900, 700]], "width": 1920,
-           "height": 1080}  # fmt: skip
+    row = {
+        "response": '[{"bbox_2d": [402, 202, 906, 708]}]',
+        "boxes": [[400, 200, 900, 700]],
+        "width": 1920,
+        "height": 1080,
+    }
     score = ("score", "-", "--task", "grounding", "--family", "qwen2_5_vl")
     run = pr1(*score, stdin=json.dumps(row))
     assert run.returncode == 2

@@ -77,7 +77,7 @@ def test_as_a_source_of_a_recipe(tmp_path: Path) -> None:
     assert [sample.task for sample in samples] == ["geometry"] * 3
     with pytest.raises(DataError, match="no option 'kind'"):
         load_source({**spec, "options": {"n": 1, "kind": ["circle"]}}, task="geometry")
-    with pytest.raises(DataError, match="no kind of diagram 'cube'"):
+    with pytest.raises(DataError, match="unknown kind of diagram 'cube'"):
         load_source({**spec, "options": {"n": 1, "kinds": ["cube"]}}, task="geometry")
     with pytest.raises(DataError, match="has no rows for task 'ocr'"):
         load_source(spec, task="ocr")

@@ -33,9 +33,16 @@ def folder(tmp_path: Path) -> Path:
     problem.mkdir(parents=True)
     (problem / "img_diagram.png").write_bytes(png())
     (problem / "data.json").write_text(
-        json.dumps({"problem_text": "Find x.", "choices": ["12", "13", "14", "15"], "answer": "B", "id": 12,
-                    "data_type": "train"})
-    )  # fmt: skip
+        json.dumps(
+            {
+                "problem_text": "Find x.",
+                "choices": ["12", "13", "14", "15"],
+                "answer": "B",
+                "id": 12,
+                "data_type": "train",
+            }
+        )
+    )
     forms = ["Equals(LengthOf(Line(A, B)), 5)", "PointLiesOnLine(A, Line(A, D))", "PointLiesOnLine(B, Line(A, D))"]
     (problem / "logic_form.json").write_text(json.dumps({"diagram_logic_form": forms}))
     return tmp_path / "geometry3k"
@@ -62,7 +69,7 @@ def test_a_folder_named_from_the_current_one(folder: Path, monkeypatch: pytest.M
 def test_a_broken_folder_names_file_and_field(folder: Path) -> None:
     file = folder / "train" / "12" / "data.json"
     file.write_text(json.dumps({"problem_text": "Find x.", "choices": ["1"], "answer": "Z"}))
-    with pytest.raises(DataError, match=r"12/data\.json: field 'answer': 'Z' is none of its choices"):
+    with pytest.raises(DataError, match=r"12/data\.json: field 'answer': 'Z' is not one of its choices"):
         load(folder)
     with pytest.raises(DataError, match="no problems of split 'test'"):
         load(folder, split="test")
@@ -73,8 +80,14 @@ def test_the_authors_parquet_and_back(tmp_path: Path) -> None:
     import pyarrow.parquet
 
     facts = ("AB = 5", "AB ∥ CD")
-    rows = [{"images": [{"bytes": png(), "path": None}], "problem": "<image>Find x.", "answer": "2 \\sqrt { 3 }",
-             "visual_key_info": write_infos(facts)}]  # fmt: skip
+    rows = [
+        {
+            "images": [{"bytes": png(), "path": None}],
+            "problem": "<image>Find x.",
+            "answer": "2 \\sqrt { 3 }",
+            "visual_key_info": write_infos(facts),
+        }
+    ]
     path = tmp_path / "train.parquet"
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
     (sample,) = load(path, options={"cache": str(tmp_path / "cache")})

@@ -98,18 +98,27 @@ def test_one_box_a_row_and_other_coordinates(load, save_image):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([ROWS[0], {**ROWS[1], "objects": {"bbox": [[1.0, 2.0, 99.0, 5.0]], "category": [0]}}], OPTIONS,
-         r"parquet:2: field 'objects\.bbox': .*outside its image of 50 × 40"),
-        ([{**ROWS[0], "objects": {"bbox": [[1.0, 2.0, 3.0, 5.0]], "category": [7]}}], OPTIONS,
-         r"parquet:1: field 'objects\.category': 7 has no name"),
-        ([{**ROWS[0], "img": {"bytes": b"GARBAGE", "path": None}}], OPTIONS,
-         r"parquet:1: field 'img': holds bytes that are no image"),
+        (
+            [ROWS[0], {**ROWS[1], "objects": {"bbox": [[1.0, 2.0, 99.0, 5.0]], "category": [0]}}],
+            OPTIONS,
+            r"parquet:2: field 'objects\.bbox': .*outside its image of 50 × 40",
+        ),
+        (
+            [{**ROWS[0], "objects": {"bbox": [[1.0, 2.0, 3.0, 5.0]], "category": [7]}}],
+            OPTIONS,
+            r"parquet:1: field 'objects\.category': 7 has no name",
+        ),
+        (
+            [{**ROWS[0], "img": {"bytes": b"GARBAGE", "path": None}}],
+            OPTIONS,
+            r"parquet:1: field 'img': holds bytes that are no image",
+        ),
         (ROWS, {**OPTIONS, "columns": {"image": "imge"}}, r"field 'image': has no column 'imge', did you mean 'img'"),
         (ROWS, {**OPTIONS, "columns": {"boxs": "img"}}, r"no field 'boxs', did you mean 'boxes'"),
         (ROWS, {"box_format": "xywh"}, r"parquet:1: field 'image': is missing"),
         (ROWS, {"box_format": "cxcywh"}, r"expected xyxy or xywh"),
     ],
-)  # fmt: skip
+)
 def test_broken_twin(load, rows, options, message):
     with pytest.raises(DataError, match=message):
         load(rows, options=options)

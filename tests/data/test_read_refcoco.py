@@ -33,15 +33,26 @@ def sentence(number, text):
 
 REFS = [
     {
-        "sent_ids": [0, 1], "file_name": "COCO_train2014_000000581857_16.jpg", "ann_id": 1719310, "ref_id": 0,
-        "image_id": 581857, "split": "train", "category_id": 1,
+        "sent_ids": [0, 1],
+        "file_name": "COCO_train2014_000000581857_16.jpg",
+        "ann_id": 1719310,
+        "ref_id": 0,
+        "image_id": 581857,
+        "split": "train",
+        "category_id": 1,
         "sentences": [sentence(0, "the lady with the blue shirt"), sentence(1, "lady with back to us")],
     },
     {
-        "sent_ids": [2], "file_name": "COCO_train2014_000000000042_2.jpg", "ann_id": 2, "ref_id": 1, "image_id": 42,
-        "split": "testA", "category_id": 1, "sentences": [sentence(2, "man")],
+        "sent_ids": [2],
+        "file_name": "COCO_train2014_000000000042_2.jpg",
+        "ann_id": 2,
+        "ref_id": 1,
+        "image_id": 42,
+        "split": "testA",
+        "category_id": 1,
+        "sentences": [sentence(2, "man")],
     },
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -171,8 +182,8 @@ def test_broken_pickles(folder, content):
 @pytest.mark.parametrize(
     ("change", "field", "message"),
     [
-        ({"ann_id": 99}, "ann_id", "99 is no annotation"),
-        ({"image_id": 99}, "image_id", "99 is no image"),
+        ({"ann_id": 99}, "ann_id", "99 is not an annotation"),
+        ({"image_id": 99}, "image_id", "99 is not an image"),
         ({"sentences": "man"}, "sentences", "not a list of sentences"),
         ({"sentences": [{"sent": ""}]}, "sentences.sent", "is empty"),
         ({"sentences": [{}]}, "sentences.sent", "is null"),

@@ -16,15 +16,23 @@ GOOD = {
     "grounding": {"id": "1", "image": "a.png", "task": "grounding", "question": "the dog", "boxes": [[10, 20, 30, 40]]},
     "counting": {"id": "1", "image": "a.png", "task": "counting", "question": "dog", "points": [[5, 6], [7, 8]]},
     "detection": {
-        "id": "1", "image": "a.png", "task": "detection", "boxes": [[1, 2, 3, 4]], "labels": ["dog"],
+        "id": "1",
+        "image": "a.png",
+        "task": "detection",
+        "boxes": [[1, 2, 3, 4]],
+        "labels": ["dog"],
         "categories": ["cat", "dog"],
     },
     "ocr": {"id": "1", "image": "a.png", "task": "ocr", "text": "Hello"},
     "geometry": {
-        "id": "1", "image": "a.png", "task": "geometry", "question": "Find x", "answer": "2",
+        "id": "1",
+        "image": "a.png",
+        "task": "geometry",
+        "question": "Find x",
+        "answer": "2",
         "visual_annotations": ["AB=1"],
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -116,8 +116,13 @@ def main() -> None:
     elif kind.startswith("zero"):
         deepspeed_on_the_cpu()
         zero = {"stage": int(kind[-1]), "stage3_gather_16bit_weights_on_model_save": True}
-        settings = {"zero_optimization": zero, "train_micro_batch_size_per_gpu": "auto", "gradient_clipping": "auto",
-                    "gradient_accumulation_steps": "auto", "train_batch_size": "auto"}  # fmt: skip
+        settings = {
+            "zero_optimization": zero,
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_clipping": "auto",
+            "gradient_accumulation_steps": "auto",
+            "train_batch_size": "auto",
+        }
         overrides += ["grpo.use_cpu=false", f"grpo.deepspeed={json.dumps(settings)}"]
     from perception_r1.train.distributed import run_guarded
 

@@ -51,12 +51,24 @@ def train(model_path: str, out: str, kind: str) -> None:
     from perception_r1.train import vision_sync
 
     settings = {
-        "num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 6, "max_steps": 2,
-        "beta": 0.1, "learning_rate": 1e-3, "logging_steps": 1, "report_to": "none", "use_cpu": True,
-        "bf16": False, "seed": 3,
-        "save_strategy": "no", "disable_tqdm": True, "shuffle_dataset": False, "remove_unused_columns": False,
-        "gradient_checkpointing": kind == "ddp", "log_multimodal": False,
-    }  # fmt: skip
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+        "max_completion_length": 6,
+        "max_steps": 2,
+        "beta": 0.1,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "seed": 3,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "shuffle_dataset": False,
+        "remove_unused_columns": False,
+        "gradient_checkpointing": kind == "ddp",
+        "log_multimodal": False,
+    }
     trainer = GRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(model_path),
         reward_funcs=reward,

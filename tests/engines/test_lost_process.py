@@ -28,9 +28,24 @@ def test_a_killed_process_stops_the_others_with_a_message(digits_recipe: Path, t
     import psutil
 
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m",
-               "perception_r1", "train", str(digits_recipe), "--out", str(out), "--quiet", "--set",
-               "grpo.max_steps=1000", "--set", "grpo.per_device_train_batch_size=4"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "perception_r1",
+        "train",
+        str(digits_recipe),
+        "--out",
+        str(out),
+        "--quiet",
+        "--set",
+        "grpo.max_steps=1000",
+        "--set",
+        "grpo.per_device_train_batch_size=4",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

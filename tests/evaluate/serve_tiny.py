@@ -12,8 +12,11 @@ from perception_r1.models.processors import image_only
 
 
 def main() -> None:
-    for module, name in (("qwen3_vl", "Qwen3VLProcessor"), ("qwen2_vl", "Qwen2VLProcessor"),
-                         ("qwen2_5_vl", "Qwen2_5_VLProcessor")):  # fmt: skip
+    for module, name in (
+        ("qwen3_vl", "Qwen3VLProcessor"),
+        ("qwen2_vl", "Qwen2VLProcessor"),
+        ("qwen2_5_vl", "Qwen2_5_VLProcessor"),
+    ):
         package = importlib.import_module(f"transformers.models.{module}")
         setattr(package, name, image_only(getattr(package, name)))
     from transformers.cli.serve import Serve

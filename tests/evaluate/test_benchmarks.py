@@ -46,9 +46,15 @@ def tree(tmp_path):
 
 def test_names_and_groups():
     assert [item.name for item in expand("grounding")] == [
-        "refcoco-val", "refcoco-testA", "refcoco-testB", "refcoco+-val", "refcoco+-testA", "refcoco+-testB",
-        "refcocog-val", "refcocog-test",
-    ]  # fmt: skip
+        "refcoco-val",
+        "refcoco-testA",
+        "refcoco-testB",
+        "refcoco+-val",
+        "refcoco+-testA",
+        "refcoco+-testB",
+        "refcocog-val",
+        "refcocog-test",
+    ]
     assert [item.name for item in expand("pageocr-zh,pageocr")] == ["pageocr-zh", "pageocr-en"]
     assert set(GROUPS["refcoco+"]) == {"refcoco+-val", "refcoco+-testA", "refcoco+-testB"}
     with pytest.raises(UserError, match="unknown benchmark 'refcoco-vall', did you mean 'refcoco-val'"):
@@ -62,10 +68,16 @@ def _official(tree, folder, by, splits):
         "categories": CATEGORIES,
     }
     refs = [
-        {"ref_id": n, "ann_id": 70, "image_id": 7, "split": split, "category_id": 1,
-         "sentences": [{"sent": f"{folder} {split}", "sent_id": n}]}
+        {
+            "ref_id": n,
+            "ann_id": 70,
+            "image_id": 7,
+            "split": split,
+            "category_id": 1,
+            "sentences": [{"sent": f"{folder} {split}", "sent_id": n}],
+        }
         for n, split in enumerate(splits)
-    ]  # fmt: skip
+    ]
     tree.json(f"{folder}/instances.json", instances)
     (tree.root / folder / f"refs({by}).p").write_bytes(pickle.dumps(refs, protocol=2))
 
@@ -212,7 +224,7 @@ def test_links_that_died_can_be_left_out(tree):
             "coco2017",
             "detection/coco_val2017.json",
             {"annotations": [{"id": 1, "image_id": 9, "category_id": 5}]},
-            r":1: field 'annotations.category_id': 5 is no category",
+            r":1: field 'annotations.category_id': 5 is not a category",
         ),
     ],
 )
@@ -236,7 +248,7 @@ def test_nothing_there(tree):
     with pytest.raises(DataError, match=r"no such file or folder \(correct --data\)"):
         load_benchmark(BENCHMARKS["coco2017"], tree.root / "none")
     (tree.root / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="is no file that COCO val2017 is read from"):
+    with pytest.raises(DataError, match="is not a file that COCO val2017 is read from"):
         load_benchmark(BENCHMARKS["coco2017"], tree.root / "notes.txt")
 
 
@@ -265,8 +277,11 @@ def test_pr1_own_result_files_are_replayed(tree):
 
     counting = {name: tree.load(name).samples for name in ("pixmo-count-val", "pixmo-count-test")}
     row = {"question": "dogs", "ground_truth": 3, "model_output": "x", "extracted_answer": None}
-    sets = {"pixmo_count_test540": {"accuracy": 0, "results": [row, row]},
-            "pixmo_count_validation540": {"accuracy": 0, "results": [row]}, "average_accuracy": 0}  # fmt: skip
+    sets = {
+        "pixmo_count_test540": {"accuracy": 0, "results": [row, row]},
+        "pixmo_count_validation540": {"accuracy": 0, "results": [row]},
+        "average_accuracy": 0,
+    }
     path = tree.json("counting_results_0410.json", sets)
     assert len(read_answers(path, counting["pixmo-count-val"])) == 1
     assert len(read_answers(path, counting["pixmo-count-test"])) == 2

@@ -37,8 +37,13 @@ def test_reference_figures(shared_data):
     truth = json.loads((folder / "instances_val2014_100.json").read_text())
     results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
     figures, evaluator = coco.coco_figures(truth, results)
-    expected = dict(zip(coco.NAMES, [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564]
-                        , strict=True))  # fmt: skip
+    expected = dict(
+        zip(
+            coco.NAMES,
+            [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564],
+            strict=True,
+        )
+    )
     assert {name: round(value, 3) for name, value in figures.items()} == expected
     assert figures == pytest.approx(_pycocotools(truth, results), abs=1e-9)
     # The re-weighted accumulation behind the interval, with every image once, is COCO's own.
@@ -66,13 +71,22 @@ def _random_scored(seed: int, n: int = 25) -> list[tuple[Sample, RewardRecord]]:
         if rng.random() < 0.3:
             pred.append((None, "cat"))
         sample = Sample(
-            id=f"s{i}", task="detection", question="", categories=names, image_size=(640, 480), image=f"/x/{i:04d}.jpg",
+            id=f"s{i}",
+            task="detection",
+            question="",
+            categories=names,
+            image_size=(640, 480),
+            image=f"/x/{i:04d}.jpg",
             target=BoxTarget(tuple(b for b, _ in boxes), tuple(name for _, name in boxes)),
-        )  # fmt: skip
+        )
         record = RewardRecord(
-            reward=0.0, pred_xyxy=tuple(b for b, _ in pred), pred_labels=tuple(name for _, name in pred),
-            n_pred=len(pred), n_valid=sum(b is not None for b, _ in pred), n_target=len(boxes),
-        )  # fmt: skip
+            reward=0.0,
+            pred_xyxy=tuple(b for b, _ in pred),
+            pred_labels=tuple(name for _, name in pred),
+            n_pred=len(pred),
+            n_valid=sum(b is not None for b, _ in pred),
+            n_target=len(boxes),
+        )
         scored.append((sample, record))
     return scored
 

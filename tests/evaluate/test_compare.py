@@ -66,9 +66,12 @@ def test_labels_of_people(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"id": 1}', "field 'right': is missing"), ('{"id": 1, "right": "yes"}', "neither true nor false"),
-     ('{"id": 0, "right": 1}', "is there twice")],
-)  # fmt: skip
+    [
+        ('{"id": 1}', "field 'right': is missing"),
+        ('{"id": 1, "right": "yes"}', "neither true nor false"),
+        ('{"id": 0, "right": 1}', "is there twice"),
+    ],
+)
 def test_broken_labels(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_text('{"id": 0, "right": true}\n' + line)
     with pytest.raises(DataError, match=rf"a.jsonl:2: .*{message}"):

@@ -12,11 +12,21 @@ from perception_r1.tasks import make_task
 
 OWN_SETTINGS = {
     # as published with Qwen2-VL and Qwen2.5-VL …
-    "do_sample": True, "repetition_penalty": 1.05, "temperature": 0.1, "top_k": 1, "top_p": 0.001,
+    "do_sample": True,
+    "repetition_penalty": 1.05,
+    "temperature": 0.1,
+    "top_k": 1,
+    "top_p": 0.001,
     # … and what others publish
-    "no_repeat_ngram_size": 2, "min_new_tokens": 9, "num_beams": 3, "length_penalty": 2.0, "min_p": 0.2,
-    "max_new_tokens": 3, "begin_suppress_tokens": [5, 6, 7], "exponential_decay_length_penalty": [1, 1.5],
-}  # fmt: skip
+    "no_repeat_ngram_size": 2,
+    "min_new_tokens": 9,
+    "num_beams": 3,
+    "length_penalty": 2.0,
+    "min_p": 0.2,
+    "max_new_tokens": 3,
+    "begin_suppress_tokens": [5, 6, 7],
+    "exponential_decay_length_penalty": [1, 1.5],
+}
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,15 @@ def test_official_verdicts_but_for_what_was_snapped(shared_data):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "is no file of MathVista's responses"),
+        ([], "is not a file of MathVista's responses"),
         ({"7": 3}, r":1: problem 7: 3 is not an object"),
         ({"7": {"answer": 3}}, r":1: field 'answer': problem 7: 3 is not text"),
-        ({"7": {"answer": "a", "answer_type": "text", "question_type": "multi_choice", "choices": "ab"}},
-         r":1: field 'choices': problem 7: \"ab\" is not a list"),
+        (
+            {"7": {"answer": "a", "answer_type": "text", "question_type": "multi_choice", "choices": "ab"}},
+            r":1: field 'choices': problem 7: \"ab\" is not a list",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_files(tmp_path, document, message):
     (tmp_path / "a.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match=message):

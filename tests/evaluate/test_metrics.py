@@ -14,8 +14,15 @@ def _sample(key: str, boxes=(), labels=(), task="grounding", target=None) -> Sam
 
 def _record(boxes=(), labels=None, status="ok", reward=0.5, **more) -> RewardRecord:
     valid = sum(box is not None for box in boxes)
-    return RewardRecord(reward, status=status, n_pred=len(boxes), n_valid=valid, pred_xyxy=tuple(boxes),
-                        pred_labels=tuple(labels or (None,) * len(boxes)), **more)  # fmt: skip
+    return RewardRecord(
+        reward,
+        status=status,
+        n_pred=len(boxes),
+        n_valid=valid,
+        pred_xyxy=tuple(boxes),
+        pred_labels=tuple(labels or (None,) * len(boxes)),
+        **more,
+    )
 
 
 def _values(summary):

@@ -172,8 +172,16 @@ def test_log_probabilities_order_the_boxes(tmp_path):
         assert metrics["metrics"]["AP_logprob"]["value"] == pytest.approx(1.0)
 
 
-PLAIN = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
-         "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": 0}  # fmt: skip
+PLAIN = {
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "seed": 0,
+}
 
 
 def without_messages(body):
@@ -283,12 +291,19 @@ def test_what_a_reasoning_parser_took_out_is_put_back(
     ("message", "text"),
     [
         ({"content": [{"type": "text", "text": "[{"}, {"type": "text", "text": "}]"}]}, "[{}]"),
-        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
-                      {"type": "text", "text": "b"}]}, "<think>a</think>b"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+                    {"type": "text", "text": "b"},
+                ]
+            },
+            "<think>a</think>b",
+        ),
         ({"content": None, "refusal": "I cannot help with that."}, "I cannot help with that."),
         ({"reasoning": None, "content": None, "tool_calls": []}, ""),
     ],
-)  # fmt: skip
+)
 def test_contents_of_other_forms(tmp_path, task, scenes, message, text):
     def behave(body, n):
         made = answer("", body)

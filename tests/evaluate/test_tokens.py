@@ -16,8 +16,15 @@ def _completion(pieces):
 
 
 def test_by_hand():
-    pieces = [('[{"bbox', -1.0), ('_2d": [1, 2, ', -2.0), ("3, 4], ", -3.0), ('"label": "a"}', -4.0), (", ", -9.0),
-              ('{"bbox_2d": [1, 2, 3, 4], "label": "b"}', -0.5), ("]", -9.0)]  # fmt: skip
+    pieces = [
+        ('[{"bbox', -1.0),
+        ('_2d": [1, 2, ', -2.0),
+        ("3, 4], ", -3.0),
+        ('"label": "a"}', -4.0),
+        (", ", -9.0),
+        ('{"bbox_2d": [1, 2, 3, 4], "label": "b"}', -0.5),
+        ("]", -9.0),
+    ]
     completion = _completion(pieces)
     parsed = parse_objects(completion.text)
     # The first token also opens the list; what lies between entries belongs to none.

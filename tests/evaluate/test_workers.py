@@ -25,9 +25,27 @@ def files(tmp_path_factory, tiny, scenes):
 
 def _run(files, out, processes):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*(launcher if processes > 1 else [sys.executable]), "-m", "perception_r1", "eval", "--device", "cpu",
-               "--model", files / "tiny", "--task", "counting", "--data", files / "rows.jsonl", "--out", out,
-               "--max-new-tokens", "8", "--batch-size", "4", "--json"]  # fmt: skip
+    command = [
+        *(launcher if processes > 1 else [sys.executable]),
+        "-m",
+        "perception_r1",
+        "eval",
+        "--device",
+        "cpu",
+        "--model",
+        files / "tiny",
+        "--task",
+        "counting",
+        "--data",
+        files / "rows.jsonl",
+        "--out",
+        out,
+        "--max-new-tokens",
+        "8",
+        "--batch-size",
+        "4",
+        "--json",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]

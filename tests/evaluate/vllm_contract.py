@@ -13,10 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LLM_ARGUMENTS = {
-    "tokenizer", "tokenizer_mode", "trust_remote_code", "tensor_parallel_size", "dtype", "quantization", "revision",
-    "seed", "gpu_memory_utilization", "enforce_eager", "hf_overrides", "mm_processor_kwargs", "max_model_len",
-    "limit_mm_per_prompt", "max_num_seqs", "enable_prefix_caching", "max_num_batched_tokens",
-}  # fmt: skip
+    "tokenizer",
+    "tokenizer_mode",
+    "trust_remote_code",
+    "tensor_parallel_size",
+    "dtype",
+    "quantization",
+    "revision",
+    "seed",
+    "gpu_memory_utilization",
+    "enforce_eager",
+    "hf_overrides",
+    "mm_processor_kwargs",
+    "max_model_len",
+    "limit_mm_per_prompt",
+    "max_num_seqs",
+    "enable_prefix_caching",
+    "max_num_batched_tokens",
+}
 
 
 @dataclass
@@ -110,11 +124,18 @@ class Engine:
         batch = self.processor(text=[prompt["prompt"]], images=images, return_tensors="pt")
         bias = params.logit_bias or {}
         done = self.model.generate(
-            **batch, do_sample=False, max_new_tokens=params.max_tokens, eos_token_id=params.stop_token_ids,
-            repetition_penalty=params.repetition_penalty, output_logits=True, return_dict_in_generate=True,
+            **batch,
+            do_sample=False,
+            max_new_tokens=params.max_tokens,
+            eos_token_id=params.stop_token_ids,
+            repetition_penalty=params.repetition_penalty,
+            output_logits=True,
+            return_dict_in_generate=True,
             suppress_tokens=[token for token, value in bias.items() if value <= -100] or None,
-            temperature=None, top_p=None, top_k=None,
-        )  # fmt: skip
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
         ids = done.sequences[0, batch["input_ids"].shape[1] :].tolist()
         rows = torch.log_softmax(torch.stack(done.logits, dim=1)[0].float(), dim=-1)
         logprobs = [{token: Logprob(float(rows[i, token]), 1)} for i, token in enumerate(ids)]

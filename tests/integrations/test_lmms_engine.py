@@ -33,10 +33,23 @@ def _run(folder, task):
     model.save_pretrained(folder / "tiny")
     processor.save_pretrained(folder / "tiny")
     command = [
-        sys.executable, "-m", "lmms_eval", "--model", "perception_r1", "--batch_size", "2",
-        "--model_args", f"pretrained={folder / 'tiny'},max_new_tokens=8", "--tasks", task,
-        "--include_path", folder / "tasks", "--output_path", folder / "out", "--log_samples",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "lmms_eval",
+        "--model",
+        "perception_r1",
+        "--batch_size",
+        "2",
+        "--model_args",
+        f"pretrained={folder / 'tiny'},max_new_tokens=8",
+        "--tasks",
+        task,
+        "--include_path",
+        folder / "tasks",
+        "--output_path",
+        folder / "out",
+        "--log_samples",
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -57,8 +57,15 @@ def test_no_verdicts_is_a_failure_and_no_zero(text: str) -> None:
 
 
 def test_a_quote_that_was_never_said_does_not_count() -> None:
-    text = json.dumps({"verdicts": [entry(1, "stated", "AB = 5"), entry(2, "stated", "the lines are parallel, I know"),
-                                    entry(3, "stated", "")]})  # fmt: skip
+    text = json.dumps(
+        {
+            "verdicts": [
+                entry(1, "stated", "AB = 5"),
+                entry(2, "stated", "the lines are parallel, I know"),
+                entry(3, "stated", ""),
+            ]
+        }
+    )
     assert read_verdicts(text, CASE).scores == (1.0, 0.0, 0.0)
     assert read_verdicts(text, CASE, check_quotes=False).scores == (1.0, 1.0, 1.0)
     # a judge that was talked into saying yes cannot get round it by leaving all quotes empty

@@ -39,11 +39,26 @@ def recipe_at(folder: Path, model: Path, url: str) -> Path:
         "model": str(model),
         "prompt": "bare",
         "reward": {"judge": {"kind": "openai", "base_url": url, "model": "m", "attempts": 2, "timeout_s": 20}},
-        "data": {"train": [{"source": "diagrams", "path": str(folder / "diagrams"),
-                            "options": {"n": 12, "size": 96, "kinds": ["segments"]}}]},
-        "grpo": {"max_steps": 3, "num_generations": 4, "per_device_train_batch_size": 8, "learning_rate": 1e-3,
-                 "max_completion_length": 8, "beta": 0.0, "gradient_checkpointing": False, "save_strategy": "no"},
-    }  # fmt: skip
+        "data": {
+            "train": [
+                {
+                    "source": "diagrams",
+                    "path": str(folder / "diagrams"),
+                    "options": {"n": 12, "size": 96, "kinds": ["segments"]},
+                }
+            ]
+        },
+        "grpo": {
+            "max_steps": 3,
+            "num_generations": 4,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 1e-3,
+            "max_completion_length": 8,
+            "beta": 0.0,
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+        },
+    }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

@@ -50,13 +50,15 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "empty file": (lambda f: truncate(shard(f), 0), ["not a safetensors file, or damaged"]),
     "an error page": (lambda f: shard(f).write_text("<html>404</html>" * 500), [".safetensors", "damaged"]),
     "index damaged": (
-        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": '), ["is not an index of weights"],
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": '),
+        ["is not an index of weights"],
     ),
     "no template": (lambda f: (f / "chat_template.jinja").unlink(), ["has no chat template", "chat_template.jinja"]),
     "no tokenizer": (
-        lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")], ["has no tokenizer"],
+        lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+        ["has no tokenizer"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

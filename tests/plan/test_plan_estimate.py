@@ -116,11 +116,13 @@ def test_sharing_saves_what_the_counts_allow() -> None:
         saved = plain / forward_operations(shape, batch)
         assert 1 < saved < 8
     assert forward_operations(shape, GROUP) == pytest.approx(
-        forward_operations(shape, replace(GROUP, rows=1, group=1)) + 7 * (
+        forward_operations(shape, replace(GROUP, rows=1, group=1))
+        + 7
+        * (
             forward_operations(shape, replace(GROUP, rows=2, group=2))
             - forward_operations(shape, replace(GROUP, rows=1, group=1))
         )
-    )  # fmt: skip
+    )
 
 
 def test_memory_by_hand() -> None:
@@ -174,13 +176,30 @@ def deep_qwen(depth: int, dtype: str) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     config = Qwen2_5_VLConfig(
-        text_config={"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": depth,
-                     "num_attention_heads": 4, "num_key_value_heads": 2,
-                     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}},
-        vision_config={"depth": depth, "hidden_size": 160, "intermediate_size": 480, "num_heads": 4, "patch_size": 14,
-                       "window_size": 112, "out_hidden_size": 256, "fullatt_block_indexes": [depth - 1]},
-        image_token_id=5, video_token_id=6, vision_start_token_id=7, vision_end_token_id=8,
-    )  # fmt: skip
+        text_config={
+            "vocab_size": 1000,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": depth,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        },
+        vision_config={
+            "depth": depth,
+            "hidden_size": 160,
+            "intermediate_size": 480,
+            "num_heads": 4,
+            "patch_size": 14,
+            "window_size": 112,
+            "out_hidden_size": 256,
+            "fullatt_block_indexes": [depth - 1],
+        },
+        image_token_id=5,
+        video_token_id=6,
+        vision_start_token_id=7,
+        vision_end_token_id=8,
+    )
     model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     return model.to(getattr(torch, dtype)).train()
 
@@ -276,8 +295,10 @@ def test_it_is_near_what_was_measured() -> None:
     pytest.importorskip("trl")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "plan.py"), "--recorded", str(ROOT / "docs" / "bench_prefix.json")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     off = [int(text) for text in re.findall(r"([+-]\d+) %", done.stdout)]
     assert len(off) >= 40
     assert max(map(abs, off)) <= 45

@@ -38,11 +38,20 @@ def run_folder(tmp_path_factory) -> Path:
         folder = out / "eval" / name
         evaluate(task, samples, answers, folder, model_name=name, progress=False, resamples=200)
     logs = [
-        {"step": i, "loss": 0.0, "reward": 0.4 + 0.3 * (1 - math.exp(-i / 9)), "reward_std": 0.2, "kl": 0.01 * i,
-         "entropy": 0.5, "completions/mean_length": 40 + i, "grad_norm": 1.0, "components/count": 0.6,
-         "components/share_malformed": 0.01}
+        {
+            "step": i,
+            "loss": 0.0,
+            "reward": 0.4 + 0.3 * (1 - math.exp(-i / 9)),
+            "reward_std": 0.2,
+            "kl": 0.01 * i,
+            "entropy": 0.5,
+            "completions/mean_length": 40 + i,
+            "grad_norm": 1.0,
+            "components/count": 0.6,
+            "components/share_malformed": 0.01,
+        }
         for i in range(1, 31)
-    ]  # fmt: skip
+    ]
     evaluated = [{"step": i, "eval_reward": 0.3 + 0.01 * i, "eval_loss": 0.0} for i in (10, 20, 30)]
     for name, rows in (
         ("grpo", [*logs, *evaluated, {"step": 30, "train_runtime": 61.0}]),

@@ -70,8 +70,11 @@ def test_everything_is_there_and_counted(big_run):
     found = build_inspector(big_run)
     assert (found["n_rollouts"], found["n_groups"], found["total"]) == (10_000, 1250, 10_000)
     assert {f["title"]: f["n"] for f in found["filters"]} == {
-        "All zero": 25, "Zero spread": 50, "Unparsable": 25, "Reward up, metric down": 0,
-    }  # fmt: skip
+        "All zero": 25,
+        "Zero spread": 50,
+        "Unparsable": 25,
+        "Reward up, metric down": 0,
+    }
     reasons = {reason["text"]: reason["n"] for reason in found["reasons"]}
     assert reasons["says that nothing is there"] == 25 * 8 + 47 * 25
     assert found["n_zero"] == sum(reasons.values())

@@ -35,11 +35,27 @@ def runs(tmp_path_factory):
             for i in range(len(texts))
         ]
         answers = {str(i): Completion(text) for i, text in enumerate(texts)}
-        evaluate(task, samples, answers, folder / "grounding" / name, model_name="my|model", progress=False,
-                 resamples=100, benchmark=name)  # fmt: skip
+        evaluate(
+            task,
+            samples,
+            answers,
+            folder / "grounding" / name,
+            model_name="my|model",
+            progress=False,
+            resamples=100,
+            benchmark=name,
+        )
     count = Sample("1", "counting", "cups", CountTarget(1), str(folder / "a.png"))
-    evaluate(make_task("counting", family="qwen2_vl"), [count], {"1": Completion(good)}, folder / "counting",
-             model_name="counter", progress=False, resamples=100, benchmark="pixmo-count-test")  # fmt: skip
+    evaluate(
+        make_task("counting", family="qwen2_vl"),
+        [count],
+        {"1": Completion(good)},
+        folder / "counting",
+        model_name="counter",
+        progress=False,
+        resamples=100,
+        benchmark="pixmo-count-test",
+    )
     return folder
 
 
@@ -214,13 +230,24 @@ def test_models_of_one_name_have_rows_of_their_own(tmp_path):
         ("c/pixmo-count-val", box, {"responses": "val.json", "fingerprint": "3"}),
         ("c/pixmo-count-test", box, {"responses": "test.json", "fingerprint": "4"}),
     ):
-        evaluate(task, [sample], {"1": Completion(text)}, tmp_path / folder, model_name=f"run-{folder[0] == 'c'}",
-                 identity=identity, progress=False, resamples=50, benchmark=folder.partition("/")[2])  # fmt: skip
+        evaluate(
+            task,
+            [sample],
+            {"1": Completion(text)},
+            tmp_path / folder,
+            model_name=f"run-{folder[0] == 'c'}",
+            identity=identity,
+            progress=False,
+            resamples=50,
+            benchmark=folder.partition("/")[2],
+        )
     (table,) = [table for table in paper_tables("pr1", [tmp_path]) if table.has_ours and table.key == "pixmo-count"]
     rows = {row.name: {name: entry["value"] for name, entry in row.values.items()} for row in table.rows if row.ours}
     assert sorted(rows.values(), key=lambda values: values["val"]) == [
-        {"val": 0.0, "test": 0.0}, {"val": 100.0, "test": 100.0}, {"val": 100.0, "test": 100.0}
-    ]  # fmt: skip
+        {"val": 0.0, "test": 0.0},
+        {"val": 100.0, "test": 100.0},
+        {"val": 100.0, "test": 100.0},
+    ]
     assert sum(name.startswith("run-False (") for name in rows) == 2 and "run-True" in rows
 
     page = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "r.html").read_text()

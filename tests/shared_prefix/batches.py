@@ -15,9 +15,17 @@ IMAGE, START, END, VIDEO, PAD = 60, 61, 62, 63, 0  # token ids; 1 to 59 are text
 _SPECIAL = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 _MARKS = {"vision_start_token_id": START, "vision_end_token_id": END}
 _TEXT = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": PAD, "eos_token_id": 1, "bos_token_id": 2,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": PAD,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 
 
@@ -32,18 +40,30 @@ def tiny(family: str, *, seed: int = 0, attention: str = "sdpa", **text: Any) ->
         kind: Any = hf.Qwen2VLForConditionalGeneration
     elif family == "qwen2_5_vl":
         vision = {
-            "depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4, "window_size": 16,
-            "out_hidden_size": 32, "fullatt_block_indexes": [1],
-        }  # fmt: skip
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_heads": 2,
+            "patch_size": 4,
+            "window_size": 16,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+        }
         config = hf.Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": _ROPE}, vision_config=vision, **_SPECIAL, **_MARKS
         )
         kind = hf.Qwen2_5_VLForConditionalGeneration
     elif family == "qwen3_vl":
         vision = {
-            "depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4,
-            "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
-        }  # fmt: skip
+            "depth": 3,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_heads": 2,
+            "patch_size": 4,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1],
+        }
         rope = {**_ROPE, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         config = hf.Qwen3VLConfig(
             text_config={**text, "head_dim": 8, "rope_parameters": rope}, vision_config=vision, **_SPECIAL, **_MARKS
@@ -51,9 +71,13 @@ def tiny(family: str, *, seed: int = 0, attention: str = "sdpa", **text: Any) ->
         kind = hf.Qwen3VLForConditionalGeneration
     else:
         vision = {
-            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-            "image_size": [16, 16], "patch_size": [4, 4],
-        }  # fmt: skip
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "image_size": [16, 16],
+            "patch_size": [4, 4],
+        }
         config = hf.InternVLConfig(
             text_config={"model_type": "qwen2", **text}, vision_config=vision, image_token_id=IMAGE, image_seq_length=4
         )

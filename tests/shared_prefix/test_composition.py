@@ -215,8 +215,9 @@ def test_image_tokens_that_do_not_match_are_the_models_to_report(family: str, mo
 
 
 def test_others_are_refused_by_name() -> None:
-    llama = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-                                         num_attention_heads=1))  # fmt: skip
+    llama = LlamaForCausalLM(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
     with pytest.raises(ModelError, match=r"LlamaForCausalLM is not supported.*Qwen2_5_VLModel"):
         shared_prefix.enable(llama)
     sliding = batches.tiny("qwen2_5_vl", use_sliding_window=True, sliding_window=4, max_window_layers=1)

@@ -84,10 +84,13 @@ def launch(tmp_path: Path, model: str, kind: str, *options: str) -> tuple[dict[s
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if kind == "fsdp2":
         environment |= {
-            "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-            "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_VERSION": "2",
+            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+            "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
             "FSDP_RESHARD_AFTER_FORWARD": "true",
-        }  # fmt: skip
+        }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     done = subprocess.run(
         [*command, model, str(tmp_path), kind, *options], env=environment, capture_output=True, text=True

@@ -73,10 +73,21 @@ def run(
     from perception_r1.models.processors import load_processor
 
     settings = {
-        "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "max_steps": steps,
-        "learning_rate": 1e-3, "beta": 0.1, "logging_steps": 1, "report_to": "none", "use_cpu": True, "bf16": False,
-        "save_strategy": "no", "disable_tqdm": True, "seed": 3, "steps_per_generation": 1,
-    }  # fmt: skip
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 12,
+        "max_steps": steps,
+        "learning_rate": 1e-3,
+        "beta": 0.1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "seed": 3,
+        "steps_per_generation": 1,
+    }
     processor = load_processor(model_path)
     model = AutoModelForImageTextToText.from_pretrained(model_path)
     if prepare is not None:
@@ -113,9 +124,12 @@ def main() -> None:
         deepspeed_on_the_cpu()
         config["use_cpu"] = False  # or accelerate leaves DeepSpeed out
         config["deepspeed"] = {
-            "zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto", "train_batch_size": "auto", "gradient_clipping": "auto",
-        }  # fmt: skip
+            "zero_optimization": {"stage": 3},
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+            "train_batch_size": "auto",
+            "gradient_clipping": "auto",
+        }
 
     def prepare(model: Any) -> None:
         if "frozen" in sys.argv:

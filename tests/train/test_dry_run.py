@@ -28,8 +28,15 @@ def rows(tmp_path: Path) -> Path:
     lines = []
     for n in range(6):
         Image.effect_noise((200 + 30 * n, 150), 80).convert("RGB").save(tmp_path / f"{n}.jpg")
-        lines.append({"id": str(n), "image": f"{n}.jpg", "task": "grounding", "question": f"thing {'x ' * n}",
-                      "boxes": [[10, 10, 90, 80]]})  # fmt: skip
+        lines.append(
+            {
+                "id": str(n),
+                "image": f"{n}.jpg",
+                "task": "grounding",
+                "question": f"thing {'x ' * n}",
+                "boxes": [[10, 10, 90, 80]],
+            }
+        )
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file

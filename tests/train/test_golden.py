@@ -42,11 +42,19 @@ def test_a_short_training(task: str, model: Path, tmp_path: Path, pytestconfig: 
         "family": "qwen3_vl",
         "data": {"train": [{"source": "digits", "path": str(tmp_path / "scenes"), "count": 8}]},
         "grpo": {
-            "use_cpu": True, "bf16": False, "max_steps": STEPS, "num_generations": 4, "beta": 0.04,
-            "per_device_train_batch_size": 8, "learning_rate": 1e-4, "max_completion_length": 64, "seed": 0,
-            "model_init_kwargs": {"dtype": "auto"}, "save_strategy": "no",
+            "use_cpu": True,
+            "bf16": False,
+            "max_steps": STEPS,
+            "num_generations": 4,
+            "beta": 0.04,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 1e-4,
+            "max_completion_length": 64,
+            "seed": 0,
+            "model_init_kwargs": {"dtype": "auto"},
+            "save_strategy": "no",
         },
-    }  # fmt: skip
+    }
     recipe = tmp_path / "golden.yaml"
     recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
     run_grpo(load_recipe(recipe), tmp_path / "run", show_progress=False)

@@ -61,11 +61,17 @@ def train(
         "reward": {"function": "padding_reward:by_length"},
         "shared_prefix": shared,
         "grpo": {
-            "max_steps": 2, "num_generations": 2, "per_device_train_batch_size": 8, "max_completion_length": 6,
-            "beta": 0.04, "learning_rate": 1e-3, "lr_scheduler_type": "constant", "gradient_checkpointing": False,
+            "max_steps": 2,
+            "num_generations": 2,
+            "per_device_train_batch_size": 8,
+            "max_completion_length": 6,
+            "beta": 0.04,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant",
+            "gradient_checkpointing": False,
             "save_strategy": "no",
         },
-    }  # fmt: skip
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     out = run_grpo(load_recipe(folder / "recipe.yaml"), folder / "run", show_progress=False).parent
     logs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -54,10 +54,20 @@ def trainer_with(guard: RolloutGuard, reward: Any, recipe_file: Path, out: Path)
     model, processor = load_model(recipe.model, dtype="float32")
     processor.tokenizer.padding_side = "left"
     args = GRPOConfig(
-        output_dir=str(out), max_steps=3, num_generations=4, per_device_train_batch_size=8, max_completion_length=8,
-        report_to="none", use_cpu=True, bf16=False, logging_steps=1, remove_unused_columns=False, save_strategy="no",
-        log_multimodal=False, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(out),
+        max_steps=3,
+        num_generations=4,
+        per_device_train_batch_size=8,
+        max_completion_length=8,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        logging_steps=1,
+        remove_unused_columns=False,
+        save_strategy="no",
+        log_multimodal=False,
+        disable_tqdm=True,
+    )
     rows = rollout_dataset(build.recipe_samples(recipe, recipe.data.train, family), build.recipe_task(recipe, family))
     trainer = GRPOTrainer(model, reward, args, train_dataset=rows, processing_class=processor, callbacks=[guard])
     guard.watch(trainer)

@@ -66,8 +66,9 @@ def pictures(problems: Path) -> dict[str, str]:
 def test_distill_filter_annotate_and_back(problems: Path, tmp_path: Path) -> None:
     chains, right, facts = tmp_path / "chains.jsonl", tmp_path / "right.jsonl", tmp_path / "facts.jsonl"
     with ChatDouble(solver(pictures(problems))) as double:
-        result = pr1("distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--n", 2, "--price", "1,2",
-                     "--json")  # fmt: skip
+        result = pr1(
+            "distill", problems, "-o", chains, "--url", double.url, "-m", "vlm", "--n", 2, "--price", "1,2", "--json"
+        )
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert (report["n_in"], report["n_done"], report["n_failed"]) == (8, 8, 0)
@@ -93,8 +94,9 @@ def test_distill_filter_annotate_and_back(problems: Path, tmp_path: Path) -> Non
     from perception_r1.data.sources import load_source
 
     ours = load_source({"source": "jsonl", "path": str(facts)}, task="geometry")
-    theirs = load_source({"source": "geometry3k", "path": str(parquet), "options": {"cache": str(tmp_path / "c")}},
-                         task="geometry")  # fmt: skip
+    theirs = load_source(
+        {"source": "geometry3k", "path": str(parquet), "options": {"cache": str(tmp_path / "c")}}, task="geometry"
+    )
     assert [s.target for s in ours] == [s.target for s in theirs]
     assert [s.question for s in ours] == [s.question for s in theirs]
     assert ours[0].response.startswith("<think>")
@@ -165,8 +167,16 @@ def test_judge_scores_saved_responses(problems: Path, tmp_path: Path) -> None:
     def verdicts(body: dict[str, Any], n: int) -> Any:
         if "AB = 1" in question(body):
             return 500
-        return completion(json.dumps({"verdicts": [{"id": 1, "verdict": "stated", "quote": "AB"},
-                                                   {"id": 2, "verdict": "absent", "quote": ""}]}))  # fmt: skip
+        return completion(
+            json.dumps(
+                {
+                    "verdicts": [
+                        {"id": 1, "verdict": "stated", "quote": "AB"},
+                        {"id": 2, "verdict": "absent", "quote": ""},
+                    ]
+                }
+            )
+        )
 
     none = pr1("judge", data, "-o", tmp_path / "other.jsonl", "--url", "http://127.0.0.1:9/v1", "-m", "m")
     assert none.exit_code == 2 and "no response could be judged" in none.stderr

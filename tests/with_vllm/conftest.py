@@ -96,12 +96,23 @@ def write_recipe(tmp_path: Path) -> Iterator[Callable[..., Path]]:
             "model": str(model),
             "data": {"train": sources},
             "grpo": {
-                "learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_steps": 2, "num_generations": 4,
-                "per_device_train_batch_size": 16, "max_completion_length": 8, "beta": 0.0, "save_steps": 2,
-                "use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.1,
-                "vllm_max_model_length": 1024, "bf16": False, "use_cpu": True, **grpo,
+                "learning_rate": 1e-3,
+                "lr_scheduler_type": "constant",
+                "max_steps": 2,
+                "num_generations": 4,
+                "per_device_train_batch_size": 16,
+                "max_completion_length": 8,
+                "beta": 0.0,
+                "save_steps": 2,
+                "use_vllm": True,
+                "vllm_mode": "colocate",
+                "vllm_gpu_memory_utilization": 0.1,
+                "vllm_max_model_length": 1024,
+                "bf16": False,
+                "use_cpu": True,
+                **grpo,
             },
-        }  # fmt: skip
+        }
         path = tmp_path / "small.yaml"
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         return path

@@ -119,14 +119,30 @@ def test_two_images_a_prompt_in_a_script_of_ones_own(folders: Folders, tmp_path:
         "images": [pictures[2 * i : 2 * i + 2] for i in range(4)],
     }
     args = GRPOConfig(
-        output_dir=str(tmp_path), max_steps=2, num_generations=2, per_device_train_batch_size=4, report_to="none",
-        max_completion_length=8, use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization=0.1, bf16=False,
-        vllm_max_model_length=1024, use_cpu=True, logging_steps=1, save_strategy="no", log_multimodal=False,
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=2,
+        num_generations=2,
+        per_device_train_batch_size=4,
+        report_to="none",
+        max_completion_length=8,
+        use_vllm=True,
+        vllm_mode="colocate",
+        vllm_gpu_memory_utilization=0.1,
+        bf16=False,
+        vllm_max_model_length=1024,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        log_multimodal=False,
+    )
     trainer = GRPOTrainer(
-        model, lambda completions, **_: [float(i % 2) for i in range(len(completions))], args,
-        train_dataset=Dataset.from_dict(rows), processing_class=processor, callbacks=[guard := RolloutGuard()],
-    )  # fmt: skip
+        model,
+        lambda completions, **_: [float(i % 2) for i in range(len(completions))],
+        args,
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=processor,
+        callbacks=[guard := RolloutGuard()],
+    )
     keep_prompts(trainer)
     keep_prompts(trainer)  # twice is once
     trainer.train()

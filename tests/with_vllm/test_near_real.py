@@ -72,11 +72,17 @@ def write_recipe(folder: Path, model: Path) -> Path:
         "image": {"max_pixels": 80_000},
         "eval": {"max_new_tokens": 8, "batch_size": 4},
         "grpo": {
-            "max_steps": 3, "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 48,
-            "beta": 0.04, "learning_rate": 1e-4, "gradient_checkpointing": False, "save_steps": 2,
+            "max_steps": 3,
+            "num_generations": 4,
+            "per_device_train_batch_size": 8,
+            "max_completion_length": 48,
+            "beta": 0.04,
+            "learning_rate": 1e-4,
+            "gradient_checkpointing": False,
+            "save_steps": 2,
         },
         "sft": {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False},
-    }  # fmt: skip
+    }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path

@@ -1,0 +1,1 @@
+"""What runs and data tell: diagnoses, other rewards, curricula, grids."""

@@ -122,7 +122,7 @@ def write_stages(
     rollouts that are more come as accumulation steps. ``max_steps``, where the recipe has it, is shared out by size.
 
     Raises:
-        RecipeError: the recipe has no ``grpo`` table, or a number of rollouts is no multiple of its own.
+        RecipeError: the recipe has no ``grpo`` table, or a number of rollouts is not a multiple of its own.
     """
     recipe_file, out = Path(recipe_file), Path(out)
     recipe = load_recipe(recipe_file)

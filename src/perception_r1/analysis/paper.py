@@ -171,8 +171,11 @@ def _sentence(grid: Grid, rows: Sequence[Row], row: Row) -> str:
 def _missing(tables: Tables) -> str:
     lines = []
     for grid, rows in tables:
-        gone = [f"{row.title} ({'all' if not row.seeds else 'seeds ' + ', '.join(map(str, row.missing))})"
-                for row in rows if row.missing and grid.cases[row.case].same_as is None]  # fmt: skip
+        gone = [
+            f"{row.title} ({'all' if not row.seeds else 'seeds ' + ', '.join(map(str, row.missing))})"
+            for row in rows
+            if row.missing and grid.cases[row.case].same_as is None
+        ]
         if gone:
             lines.append(f"- {grid.title or grid.name}: {'; '.join(gone)}.")
     if not lines:

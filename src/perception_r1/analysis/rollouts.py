@@ -116,7 +116,7 @@ def read_groups(folder: str | Path, *, limit: int | None = None) -> list[Group]:
         limit: at most about that many rollouts, the files taken evenly from the whole run.
 
     Raises:
-        UserError: no rollouts there, or files that are none of ours.
+        UserError: no rollouts there, or files of another program.
     """
     files = rollout_files(folder)
     if limit is not None:
@@ -162,7 +162,7 @@ def _steps(files: Sequence[Path]) -> Iterator[tuple[int, list[tuple[int, dict[st
             missing = {"group", "id", "completion", "record", "row"} - set(table.column_names)
             if missing:
                 raise DataError(
-                    f"is no file of rollouts of this version (lacks the columns {', '.join(sorted(missing))})",
+                    f"is not a file of rollouts of this version (lacks the columns {', '.join(sorted(missing))})",
                     path=path,
                 )
             rows += [(rank, row) for row in table.to_pylist()]

@@ -84,7 +84,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """``key.sub=value`` options as a mapping of dotted keys; values are YAML.
 
     Raises:
-        RecipeError: one is none.
+        RecipeError: one is not KEY=VALUE.
     """
     from perception_r1.recipe.schema import read_yaml
 

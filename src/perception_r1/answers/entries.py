@@ -41,7 +41,7 @@ class Numbers(NamedTuple):
 
 
 def read_numbers(content: str) -> Numbers:
-    """Read ``"1, 2.5, -3"``; a trailing comma is forgiven, anything else that is no number is reported.
+    """Read ``"1, 2.5, -3"``; a trailing comma is forgiven, anything else is reported.
 
     ``values`` holds the readable numbers only, so ``len(values) == items`` exactly when ``issue`` is None.
     """

@@ -22,7 +22,7 @@ class _Object:
 
     start: int
     value: bool = False
-    """It is the value of a key, so it is no entry by itself."""
+    """It is the value of a key, so it does not count as an entry by itself."""
     named: bool = False
     """It is the value of a label key, such as ``"names": {"en": …}``: any string inside is a label."""
     kind: Kind | None = None

@@ -22,6 +22,7 @@ class Finding:
     sample: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-serialisable form."""
         return asdict(self)
 
 

@@ -137,11 +137,13 @@ def _answer(raw: bytes, path: Path, line: int, task: Task, by_id: Mapping[str, S
         if isinstance(row.get(key), list) and len(row[key]) == 2:
             fields[f"{prefix}width"], fields[f"{prefix}height"] = row[key]
     if not _TARGET_KEYS & fields.keys():
-        where = "is no row of the data" if "id" in row else "is missing"
+        where = "is not a row of the data" if "id" in row else "is missing"
         raise DataError(
             f"{where}, and the line has no target of its own (boxes, points, count or text)",
-            path=path, line=line, field="id",
-        )  # fmt: skip
+            path=path,
+            line=line,
+            field="id",
+        )
     defaults = {"id": str(line), **({"question": "the object"} if task.question_says else {})}
     sample = sample_from_row(
         {**defaults, **fields}, path=path, line=line, task=task.name, check_image=False, image_required=False

@@ -109,9 +109,13 @@ def check_gold(task: Task, samples: Iterable[Sample], advance: Callable[[], obje
                 what = "does not score" if mine.reward is None else f"gives {mine.reward:.3g} to"
                 why = f" ({mine.reason})" if mine.reason else ""
                 unrewarded.append(
-                    Finding("gold", f"the recipe's reward {what} the right answer{why}: {_short(answer)}",
-                            "warning", sample.id)
-                )  # fmt: skip
+                    Finding(
+                        "gold",
+                        f"the recipe's reward {what} the right answer{why}: {_short(answer)}",
+                        "warning",
+                        sample.id,
+                    )
+                )
         advance()
     findings = [*_some(low), *_some(unrewarded)]
     if thin_boxes:

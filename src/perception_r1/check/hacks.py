@@ -28,6 +28,7 @@ class HackRow:
 
     @property
     def ok(self) -> bool:
+        """Whether no row was paid more than its limit."""
         return self.n_over == 0
 
 

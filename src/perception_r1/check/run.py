@@ -51,6 +51,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is an error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

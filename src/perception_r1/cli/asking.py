@@ -1,4 +1,4 @@
-"""What ``pr1 eval`` and ``pr1 predict`` make of their options: benchmarks, family, task, samples, decoding."""
+"""Options of ``pr1 eval`` and ``pr1 predict``: benchmarks, family, task, samples, decoding."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def decoding_of(
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """The JSON object that an option gives; empty without the option."""
     import json
 
     from perception_r1.errors import UserError

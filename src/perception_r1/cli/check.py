@@ -164,8 +164,10 @@ def _show(console: Console, report: CheckReport, target: Path, model: str | None
         own = "" if gold.own_mean is None else f"; the recipe's own reward: mean {gold.own_mean:.4f}"
         line("gold", f"right answers, written and read back: mean {gold.mean:.4f}, least {gold.least:.4f}{own}")
     if report.hacks:
-        line("hacks", f"hacks: {sum(row.ok for row in report.hacks)} of {len(report.hacks)} do not pay "
-                      f"({report.hack_rows} rows)")  # fmt: skip
+        line(
+            "hacks",
+            f"hacks: {sum(row.ok for row in report.hacks)} of {len(report.hacks)} do not pay ({report.hack_rows} rows)",
+        )
         _hack_table(console, report)
     if model is not None:
         line("tokenizer", f"tokenizer and chat template of {model}")

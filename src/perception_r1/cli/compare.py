@@ -62,8 +62,10 @@ def _named(name: str, row: dict[str, Any]) -> dict[str, Any]:
 def comparison_text(found: Comparison, changed: int = 20) -> str:
     """The comparison for a reader."""
     first, second = found.names
-    lines = [f"A: {first}   B: {second}   {found.n} samples of both" + (
-        f" ({found.left_out} of one only, left out)" if found.left_out else "")]  # fmt: skip
+    lines = [
+        f"A: {first}   B: {second}   {found.n} samples of both"
+        + (f" ({found.left_out} of one only, left out)" if found.left_out else "")
+    ]
     width = max((len(name) for name in found.metrics), default=0)
     if found.metrics:
         lines.append(f"  {'':<{width}}  {'A':>8}  {'B':>8}  {'B − A':>8}   95 % interval")

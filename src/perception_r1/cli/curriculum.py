@@ -58,10 +58,16 @@ def curriculum(
     files = write_stages(recipe, stages, folder)
     if as_json:
         found = [
-            {"recipe": str(file), "questions": len(stage.samples), "low": stage.low, "high": stage.high,
-             "mean": stage.mean, "rollouts": stage.rollouts}
+            {
+                "recipe": str(file),
+                "questions": len(stage.samples),
+                "low": stage.low,
+                "high": stage.high,
+                "mean": stage.mean,
+                "rollouts": stage.rollouts,
+            }
             for file, stage in zip(files, stages, strict=True)
-        ]  # fmt: skip
+        ]
         typer.echo(json.dumps({"stages": found, "solved": len(solved)}))
         return
     for number, (file, stage) in enumerate(zip(files, stages, strict=True), start=1):

@@ -79,7 +79,7 @@ def demo(
 
 
 def remove_demo(folder: Path) -> None:
-    """Remove an earlier demo; a folder that is none is left alone."""
+    """Remove an earlier demo; a folder that is not a demo is left alone."""
     import shutil
 
     config = folder / "config.json"

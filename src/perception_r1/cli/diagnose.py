@@ -111,9 +111,18 @@ def diagnose(
 
 
 def _ask(
-    recipe: Any, task: Any, samples: Any, folder: Path, size: int, temperature: float, tokens: int | None,
-    batch: int, seed: int, resume: bool, show: bool,
-) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    recipe: Any,
+    task: Any,
+    samples: Any,
+    folder: Path,
+    size: int,
+    temperature: float,
+    tokens: int | None,
+    batch: int,
+    seed: int,
+    resume: bool,
+    show: bool,
+) -> tuple[dict[str, Any], Any]:
     """The model's perplexity of the gold answers, and its sampled groups."""
     import json
     import math
@@ -184,12 +193,17 @@ def table(result: dict[str, Any]) -> list[str]:
     if groups:
         lines += ["", f"  {groups['n']} questions, {groups['group_size']} answers each"]
         for key, name in (
-            ("reward", "mean reward"), ("best_reward", "best of the group"), ("headroom", "headroom (best − mean)"),
-            ("spread", "spread in a group"), ("metric", "metric, mean"), ("best_metric", "metric, best of the group"),
+            ("reward", "mean reward"),
+            ("best_reward", "best of the group"),
+            ("headroom", "headroom (best − mean)"),
+            ("spread", "spread in a group"),
+            ("metric", "metric, mean"),
+            ("best_metric", "metric, best of the group"),
             *((key, f"right at least once ({key})") for key in groups if key.startswith("pass@")),
-            ("zero_spread", "questions without a spread"), ("all_zero", "questions that earn nothing"),
+            ("zero_spread", "questions without a spread"),
+            ("all_zero", "questions that earn nothing"),
             ("solved", "questions right by the metric"),
-        ):  # fmt: skip
+        ):
             entry = groups[key]
             lines.append(f"  {name:<30}  {entry['value']:.3f}   ({entry['low']:.3f} to {entry['high']:.3f})")
         if groups["reasons"]:

@@ -107,10 +107,15 @@ def lmms_eval(
         found = load_benchmark(item, data, images, missing="skip" if skip_missing else "error")
         names.append(
             write_tasks(
-                item, found.samples[:limit], out, family=family, prompt=cast("Any", prompt), max_pixels=max_pixels,
+                item,
+                found.samples[:limit],
+                out,
+                family=family,
+                prompt=cast("Any", prompt),
+                max_pixels=max_pixels,
                 annotations=found.annotations,
             )
-        )  # fmt: skip
+        )
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)
     typer.echo(f"{len(names)} task{'' if len(names) == 1 else 's'} → {out}")

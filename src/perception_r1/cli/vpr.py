@@ -71,14 +71,25 @@ def distill(
     from perception_r1.vpr.distill import distill as run
 
     paid = _prices(price)
-    spec = {"source": source or guess_source(data), "path": str(data), "split": split,
-            "images": None if images is None else str(images)}  # fmt: skip
+    spec = {
+        "source": source or guess_source(data),
+        "path": str(data),
+        "split": split,
+        "images": None if images is None else str(images),
+    }
     samples = load_source(spec, task="geometry", note=lambda note: typer.echo(f"note: {note}", err=True))
     report = run(
-        samples, _server(url, model, concurrency, timeout, key_env), load_prompt(prompt or "distill", "distill"), out,
-        n=n, temperature=temperature, max_tokens=max_tokens, resume=resume, extra_body=_extra(extra),
+        samples,
+        _server(url, model, concurrency, timeout, key_env),
+        load_prompt(prompt or "distill", "distill"),
+        out,
+        n=n,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        resume=resume,
+        extra_body=_extra(extra),
         show_progress=not quiet,
-    )  # fmt: skip
+    )
     _tell(report, out, paid, as_json)
 
 
@@ -125,9 +136,15 @@ def annotate(
 
     paid = _prices(price)
     report = run(
-        data, _server(url, model, concurrency, timeout, key_env), load_prompt(prompt or "annotate", "annotate"), out,
-        max_tokens=max_tokens, resume=resume, extra_body=_extra(extra), show_progress=not quiet,
-    )  # fmt: skip
+        data,
+        _server(url, model, concurrency, timeout, key_env),
+        load_prompt(prompt or "annotate", "annotate"),
+        out,
+        max_tokens=max_tokens,
+        resume=resume,
+        extra_body=_extra(extra),
+        show_progress=not quiet,
+    )
     if parquet is not None:
         report.counts["rows of parquet"] = write_parquet(out, parquet)
     _tell(report, out, paid, as_json)
@@ -176,10 +193,18 @@ def judge(
         if url is None:
             return make_judge(None)
         return make_judge(
-            {"kind": "openai", "base_url": url, "model": model, "prompt": prompt or "judge", "api_key_env": key_env,
-             "concurrency": concurrency, "timeout_s": timeout, "cache": None if cache is None else str(cache),
-             "extra_body": _extra(extra)}
-        )  # fmt: skip
+            {
+                "kind": "openai",
+                "base_url": url,
+                "model": model,
+                "prompt": prompt or "judge",
+                "api_key_env": key_env,
+                "concurrency": concurrency,
+                "timeout_s": timeout,
+                "cache": None if cache is None else str(cache),
+                "extra_body": _extra(extra),
+            }
+        )
 
     if gold is None and not generated and not battery:
         if data is None or out is None:
@@ -257,9 +282,12 @@ def demo(
     from perception_r1.vpr.demo import run_demo
 
     result = run_demo(
-        out, resume=resume, overrides=tuple(changes or ()), show_progress=not quiet,
+        out,
+        resume=resume,
+        overrides=tuple(changes or ()),
+        show_progress=not quiet,
         say=lambda line: typer.echo(line, err=as_json),
-    )  # fmt: skip
+    )
     if as_json:
         typer.echo(json.dumps(result))
         return

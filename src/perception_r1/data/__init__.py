@@ -1,0 +1,1 @@
+"""Rows, pictures, and readers of what people have."""

@@ -76,9 +76,11 @@ def open_coco(request: Request) -> Opened:
     if unknown:
         image_id = min(unknown, key=str)
         raise DataError(
-            f"{shown(image_id)} is no image of this file", path=path, line=annotations[image_id][0].row,
+            f"{shown(image_id)} is not an image of this file",
+            path=path,
+            line=annotations[image_id][0].row,
             field="annotations.image_id",
-        )  # fmt: skip
+        )
     folder = path.stem.removeprefix("instances_").removeprefix("coco_")
     finder = ImageFinder.of(request, _guesses(path, folder), subfolders=(folder, f"coco/{folder}"))
 
@@ -240,7 +242,7 @@ def _annotations(value: Any, categories: dict[Any, str], path: Path, request: Re
 def _annotation(item: Mapping[str, Any], row: int, where: Where, categories: dict[Any, str]) -> _Annotation:
     category_id = fields.require(item, "category_id", where, "the id of a category")
     if category_id not in categories:
-        raise where.error(f"{shown(category_id)} is no category of this file", "category_id")
+        raise where.error(f"{shown(category_id)} is not a category of this file", "category_id")
     label = categories[category_id]
     if item.get("iscrowd"):
         return _Annotation(row, label, None)

@@ -25,7 +25,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     it stands: a rename would put a file in its place.
 
     Raises:
-        DataError: ``path`` is a folder, or lies in something that is none.
+        DataError: ``path`` is a folder, or lies in something that is not a folder.
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"

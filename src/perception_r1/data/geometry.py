@@ -59,7 +59,7 @@ def diagram(
     chosen = list(kinds) or list(KINDS)
     for kind in chosen:
         if kind not in KINDS:
-            raise DataError(f"there is no kind of diagram {kind!r} (known: {', '.join(KINDS)})")
+            raise DataError(f"unknown kind of diagram {kind!r} (known: {', '.join(KINDS)})")
     if names not in ("random", "abc"):
         raise DataError(f"names of points are 'random' or 'abc', not {names!r}")
     if size < 64 or most < 4:
@@ -113,7 +113,7 @@ def make_diagrams(
         name = f"{tag}-{index:05d}"
         image, sample = diagram(
             rng, kinds=kinds, most=most, size=size, letters=letters, names=names, turn=turn, id=name
-        )  # fmt: skip
+        )
         file = f"{tag}{drawn}-{index:05d}"
         path, temporary = folder / f"{file}.png", folder / f".{file}.{os.getpid()}.png"
         image.save(temporary, compress_level=1)

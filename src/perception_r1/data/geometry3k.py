@@ -82,7 +82,7 @@ def _chosen(record: dict[str, Any], where: Where) -> str:
         index = _LETTERS.find(letter.upper())
         if 0 <= index < len(choices):
             return fields.text(choices[index], where, "choices")
-    raise where.error(f"{letter!r} is none of its choices (expected A, B, C or D)", "answer")
+    raise where.error(f"{letter!r} is not one of its choices (expected A, B, C or D)", "answer")
 
 
 def _table(request: Request, options: Geometry3kOptions) -> Opened:

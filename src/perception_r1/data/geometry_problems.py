@@ -119,9 +119,12 @@ def parallelogram(rng: Rng, names: Sequence[str], most: int) -> Problem:
         polygon([a, b, c, d]),
         lengths={(a, b): expressions[0], (d, c): expressions[1]},
         marks=[
-            Mark("arrows", (a, b)), Mark("arrows", (d, c)), Mark("arrows", (a, d), "", 2), Mark("arrows", (b, c), "", 2)
+            Mark("arrows", (a, b)),
+            Mark("arrows", (d, c)),
+            Mark("arrows", (a, d), "", 2),
+            Mark("arrows", (b, c), "", 2),
         ],
-    )  # fmt: skip
+    )
     facts = (f"{a}{b} = {expressions[0]}", f"{c}{d} = {expressions[1]}", f"{a}{b} ∥ {c}{d}", f"{a}{d} ∥ {b}{c}")
     return Problem(figure, "Find the value of x.", str(x), facts)
 
@@ -230,17 +233,18 @@ def midsegment(rng: Rng, names: Sequence[str], most: int) -> Problem:
     a, b, c, m, n = names[:5]
     base = 2 * _pick(rng, 2, most)
     points = _triangle((1.0, rng.uniform(0.8, 1.1), rng.uniform(0.9, 1.2)), [b, c, a])
-    halves = {
-        name: tuple((points[a][k] + points[end][k]) / 2 for k in (0, 1)) for name, end in ((m, b), (n, c))
-    }  # fmt: skip
+    halves = {name: tuple((points[a][k] + points[end][k]) / 2 for k in (0, 1)) for name, end in ((m, b), (n, c))}
     figure = Figure(
         {**points, **halves},  # type: ignore[dict-item]
         [(a, b), (b, c), (a, c), (m, n)],
         lengths={(b, c): str(base)},
         marks=[
-            Mark("ticks", (a, m)), Mark("ticks", (m, b)), Mark("ticks", (a, n), "", 2), Mark("ticks", (n, c), "", 2)
+            Mark("ticks", (a, m)),
+            Mark("ticks", (m, b)),
+            Mark("ticks", (a, n), "", 2),
+            Mark("ticks", (n, c), "", 2),
         ],
-    )  # fmt: skip
+    )
     facts = (f"{b}{c} = {base}", f"{a}{m} = {m}{b}", f"{a}{n} = {n}{c}")
     return Problem(figure, f"Find the length of {m}{n}.", str(base // 2), facts)
 
@@ -248,10 +252,21 @@ def midsegment(rng: Rng, names: Sequence[str], most: int) -> Problem:
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
-        segments, perimeter, third_angle, right_triangle, isosceles, parallelogram, rectangle, transversal, circle,
-        inscribed, similar, tangent, midsegment,
+        segments,
+        perimeter,
+        third_angle,
+        right_triangle,
+        isosceles,
+        parallelogram,
+        rectangle,
+        transversal,
+        circle,
+        inscribed,
+        similar,
+        tangent,
+        midsegment,
     )
-}  # fmt: skip
+}
 """Kinds of problem by name."""
 
 

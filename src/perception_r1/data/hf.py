@@ -23,9 +23,20 @@ from perception_r1.tasks import task_class
 
 TASKS = tuple(tasks.TASKS)
 ROW_FIELDS = (
-    "id", "image", "question", "width", "height", "categories",
-    "boxes", "labels", "points", "count", "text", "answer", "visual_annotations",
-)  # fmt: skip
+    "id",
+    "image",
+    "question",
+    "width",
+    "height",
+    "categories",
+    "boxes",
+    "labels",
+    "points",
+    "count",
+    "text",
+    "answer",
+    "visual_annotations",
+)
 _SUFFIXES = {  # by the first two bytes
     b"\xff\xd8": ".jpg",
     b"\x89P": ".png",

@@ -56,8 +56,12 @@ def read_jsonl(
                 row = _row_of_line(raw, path, line, whole_file=len(raw) == n_bytes)
                 sample = sample_from_row(
                     row if "id" in row else {**row, "id": f"{path.stem}-{line}"},
-                    path=path, line=line, task=task, images=images, check_image=check_images,
-                )  # fmt: skip
+                    path=path,
+                    line=line,
+                    task=task,
+                    images=images,
+                    check_image=check_images,
+                )
                 if sample.id in first_line:
                     raise Where(path, line).error(
                         f"{shown(sample.id)} is already the id of line {first_line[sample.id]} (ids must be unique)",

@@ -40,7 +40,7 @@ def open_mathvista(request: Request) -> Opened:
         request.no_split("mathvista")
         document = read_json(request.path)
         if not isinstance(document, dict):
-            raise DataError('is no table of problems by id (expected {"1": {"question": …}, …})', path=request.path)
+            raise DataError('is not a table of problems by id (expected {"1": {"question": …}, …})', path=request.path)
         records = list(enumerate(document.values(), start=1))
     else:
         records = read_table(request)

@@ -20,8 +20,11 @@ _ROOT, _FRACTION = re.compile(r"\\sqrt\s*\{([^{}]*)\}"), re.compile(r"\\frac\s*\
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark: ``angle`` (arc and text at the middle of three points), ``right`` (a small square there), ``ticks``
-    (equal lengths) or ``arrows`` (parallel lines) on the segment of two points, ``count`` of them."""
+    """A mark on a figure.
+
+    ``angle``: arc and text at the middle of three points; ``right``: a small square there; ``ticks`` (equal lengths) or
+    ``arrows`` (parallel lines): ``count`` of them on the segment of two points.
+    """
 
     kind: MarkKind
     points: tuple[str, ...]

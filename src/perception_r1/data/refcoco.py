@@ -65,9 +65,9 @@ def open_refcoco(request: Request) -> Opened:
         ann_id = fields.require(ref, "ann_id", where, "the id of an annotation")
         image_id = fields.require(ref, "image_id", where, "the id of an image")
         if ann_id not in boxes:
-            raise where.error(f"{shown(ann_id)} is no annotation of instances.json", "ann_id")
+            raise where.error(f"{shown(ann_id)} is not an annotation of instances.json", "ann_id")
         if image_id not in images:
-            raise where.error(f"{shown(image_id)} is no image of instances.json", "image_id")
+            raise where.error(f"{shown(image_id)} is not an image of instances.json", "image_id")
         image = images[image_id]
         found = finder.find(str(image["file_name"]), where)
         sentences = fields.require(ref, "sentences", where, "a list of sentences")
@@ -141,8 +141,11 @@ def _instances(path: Path) -> tuple[dict[Any, list[float]], dict[Any, dict[str, 
             raise where.error(f"{shown(bbox)} is not a box (expected [x, y, width, height] in pixels)", "bbox")
         x, y, width, height = (fields.number(number, where, "bbox", "[x, y, width, height]") for number in bbox)
         boxes[fields.require(item, "id", where, "a number")] = [
-            round(x, 3), round(y, 3), round(x + width, 3), round(y + height, 3),
-        ]  # fmt: skip
+            round(x, 3),
+            round(y, 3),
+            round(x + width, 3),
+            round(y + height, 3),
+        ]
     images = {}
     for row, item in enumerate(document["images"], start=1):
         where = Where(path, row, {"file_name": "images.file_name", "id": "images.id"})

@@ -20,9 +20,17 @@ from perception_r1.types import AnswerTarget, BoxTarget, CountTarget, PointTarge
 
 # ten colours that differ in hue and stay visible on photographs
 PALETTE = (
-    (230, 57, 70), (29, 132, 206), (42, 157, 74), (244, 140, 6), (131, 56, 214),
-    (0, 160, 160), (230, 73, 163), (138, 98, 30), (94, 107, 230), (122, 160, 0),
-)  # fmt: skip
+    (230, 57, 70),
+    (29, 132, 206),
+    (42, 157, 74),
+    (244, 140, 6),
+    (131, 56, 214),
+    (0, 160, 160),
+    (230, 73, 163),
+    (138, 98, 30),
+    (94, 107, 230),
+    (122, 160, 0),
+)
 _PAPER, _CARD, _INK, _FAINT, _MAT = (242, 243, 246), (255, 255, 255), (28, 31, 38), (112, 118, 130), (228, 230, 235)
 _GAP, _PAD, _WIDTH, _HEIGHT, _SCALE, _LINE, _CHIP = 18, 10, 400, 300, 2, 20, 15
 _LATIN = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
@@ -162,8 +170,11 @@ class _Tag(NamedTuple):
 
 
 def _draw_tags(draw: ImageDraw.ImageDraw, size: tuple[int, int], tags: list[_Tag], small: list[_Rectangle]) -> None:
-    """Names at the boxes' corners. One that would cover a name or a small object moves, or is left out: its box has
-    the label's colour, which the caption explains."""
+    """Write names at the boxes' corners.
+
+    One that would cover a name or a small object moves, or is left out: its box has the label's colour, which the
+    caption explains.
+    """
     taken = list(small)
     for (left, top, _, bottom), name, colour in sorted(tags, key=lambda tag: (tag.box[1], tag.box[0])):
         font = label_font(11 * _SCALE, name, bold=True)

@@ -1,0 +1,1 @@
+"""Asking models and measuring their answers."""

@@ -34,7 +34,7 @@ def read_answers(path: str | Path, samples: Sequence[Sample]) -> dict[str, Compl
         samples: what was asked, in the order of the benchmark's file.
 
     Raises:
-        DataError: the file is none of them, or answers other questions.
+        DataError: the file has another form, or answers other questions.
     """
     path = Path(path)
     text = read_text(path)
@@ -88,9 +88,11 @@ def _check(row: Mapping[str, Any], sample: Sample, path: Path, number: int) -> N
     question, image = row.get("question"), row.get("image")
     if isinstance(question, str) and sample.question and question != sample.question:
         raise DataError(
-            f"{shown(question)} was asked where the data asks {shown(sample.question)}", path=path, line=number,
+            f"{shown(question)} was asked where the data asks {shown(sample.question)}",
+            path=path,
+            line=number,
             field="question",
-        )  # fmt: skip
+        )
     if isinstance(image, str) and sample.image and Path(image).stem != Path(sample.image).stem:
         raise DataError(
             f"{shown(image)} is not the picture {shown(Path(sample.image).name)}", path=path, line=number, field="image"

@@ -24,8 +24,10 @@ from perception_r1.types import Sample, TaskName
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file of the benchmark: a pattern below the data folder, and how it is read. ``whole`` reads the folder itself
-    (a table in several files) when the pattern matches anything in it."""
+    """A file of the benchmark: a pattern below the data folder, and how it is read.
+
+    ``whole`` reads the folder itself (a table in several files) when the pattern matches anything in it.
+    """
 
     pattern: str
     source: str
@@ -163,10 +165,20 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 # Samples of each whole benchmark: an evaluation of fewer is not the published figure.
 SIZES = {
-    "refcoco-val": 10834, "refcoco-testA": 5657, "refcoco-testB": 5095, "refcoco+-val": 10758, "refcoco+-testA": 5726,
-    "refcoco+-testB": 4889, "refcocog-val": 4896, "refcocog-test": 9602, "pixmo-count-val": 540,
-    "pixmo-count-test": 540, "pageocr-en": 112, "pageocr-zh": 100, "coco2017": 5000,
-}  # fmt: skip
+    "refcoco-val": 10834,
+    "refcoco-testA": 5657,
+    "refcoco-testB": 5095,
+    "refcoco+-val": 10758,
+    "refcoco+-testA": 5726,
+    "refcoco+-testB": 4889,
+    "refcocog-val": 4896,
+    "refcocog-test": 9602,
+    "pixmo-count-val": 540,
+    "pixmo-count-test": 540,
+    "pageocr-en": 112,
+    "pageocr-zh": 100,
+    "coco2017": 5000,
+}
 GROUPS: dict[str, tuple[str, ...]] = {
     "refcoco": tuple(name for name in BENCHMARKS if name.startswith("refcoco-")),
     "refcoco+": tuple(name for name in BENCHMARKS if name.startswith("refcoco+-")),
@@ -260,7 +272,7 @@ def _of_file(benchmark: Benchmark, file: Path) -> Place:
         reads = by_ending.get(file.suffix)
         if reads is not None and reads(place) and not place.whole:
             return replace(place, split=place.split if place.source == "refcoco" else None)
-    raise DataError(f"is no file that {benchmark.title} is read from (see docs/evaluation.md)", path=file)
+    raise DataError(f"is not a file that {benchmark.title} is read from (see docs/evaluation.md)", path=file)
 
 
 def _is_ours(file: Path) -> bool:

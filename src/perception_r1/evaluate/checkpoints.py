@@ -55,7 +55,7 @@ def checkpoint_for(like: str | None, model: str | None) -> Checkpoint | None:
     """The checkpoint named by ``--like``, or the model itself when it is one.
 
     Raises:
-        UserError: ``like`` is none of them.
+        UserError: ``like`` is not one of them.
     """
     if like is not None and like not in CHECKPOINTS:
         hint = did_you_mean(like, CHECKPOINTS)

@@ -2,7 +2,7 @@
 
 A model that writes boxes as text gives no confidence: every box has score 1.0, as in PR1, and boxes of equal score keep
 the order of images and of the answer; as an option its tokens' log-probability is its score (see ``tokens``). Boxes
-are in original pixels. A label that is not among the categories is no detection of any class and does not enter, as in
+are in original pixels. A label that is not among the categories does not enter, as in
 COCO.
 """
 
@@ -41,10 +41,16 @@ def ground_truth(scored: Sequence[Scored]) -> dict[str, Any]:
         target = _target(sample)
         for box, label in zip(target.boxes_xyxy, target.labels, strict=True):
             x1, y1, x2, y2 = box
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": names[normal_label(label)],
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": names[normal_label(label)],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
     return {
         "images": [
             {"id": i, "width": (s.image_size or (0, 0))[0], "height": (s.image_size or (0, 0))[1], "file_name": s.id}
@@ -83,9 +89,14 @@ def detections(
             number = None if label is None else category_ids.get(normal_label(label))
             if box is not None and number is not None:
                 x1, y1, x2, y2 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
-                rows.append({
-                    "image_id": image_id, "category_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "category_id": number,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "score": score,
+                    }
+                )
     return rows
 
 

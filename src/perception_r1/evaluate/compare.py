@@ -80,7 +80,7 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
         seed: of the bootstrap.
 
     Raises:
-        UserError: two tasks, nothing in common, or a file that is none of labels.
+        UserError: two tasks, nothing in common, or a file without labels.
     """
     a, b = Path(a), Path(b)
     if a.is_file() and b.is_file():
@@ -100,11 +100,18 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     threshold = task_class(task).right_from if right_from is None else right_from
     grades = [(_grade(old[key]), _grade(new[key])) for key in ids]
     changes = [
-        Change(key, _outcome(x, y, threshold), round(x, 6), round(y, 6), new[key].sample.question,
-               old[key].completion.text, new[key].completion.text)
+        Change(
+            key,
+            _outcome(x, y, threshold),
+            round(x, 6),
+            round(y, 6),
+            new[key].sample.question,
+            old[key].completion.text,
+            new[key].completion.text,
+        )
         for key, (x, y) in zip(ids, grades, strict=True)
         if abs(x - y) > 1e-9
-    ]  # fmt: skip
+    ]
     changes.sort(key=lambda change: (change.outcome in ("better", "worse"), -abs(change.after - change.before)))
     pairs = [_pair(old[key]) for key in ids], [_pair(new[key]) for key in ids]
     values = [(read_json_file(path / METRICS) or {}) for path in (a, b)]
@@ -117,9 +124,18 @@ def compare_runs(a: str | Path, b: str | Path, *, right_from: float | None = Non
     if titles[0] == titles[1]:
         titles = [a.name, b.name] if a.name != b.name else [str(a), str(b)]
     return Comparison(
-        (titles[0], titles[1]), task, len(ids), left_out, metrics, *counts, right,
-        mcnemar_exact(counts[1], counts[2]), mcnemar_midp(counts[1], counts[2]), changes, notes,
-    )  # fmt: skip
+        (titles[0], titles[1]),
+        task,
+        len(ids),
+        left_out,
+        metrics,
+        *counts,
+        right,
+        mcnemar_exact(counts[1], counts[2]),
+        mcnemar_midp(counts[1], counts[2]),
+        changes,
+        notes,
+    )
 
 
 def paired_folders(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
@@ -198,9 +214,18 @@ def _of_labels(a: Path, b: Path) -> Comparison:
         if old[key] != new[key]
     ]
     return Comparison(
-        (a.stem, b.stem), "labels", len(ids), len({*old, *new}) - len(ids), {}, *counts, "labelled so",
-        mcnemar_exact(counts[1], counts[2]), mcnemar_midp(counts[1], counts[2]), changes, [],
-    )  # fmt: skip
+        (a.stem, b.stem),
+        "labels",
+        len(ids),
+        len({*old, *new}) - len(ids),
+        {},
+        *counts,
+        "labelled so",
+        mcnemar_exact(counts[1], counts[2]),
+        mcnemar_midp(counts[1], counts[2]),
+        changes,
+        [],
+    )
 
 
 def _labels(path: Path) -> dict[str, bool]:

@@ -30,12 +30,18 @@ class Generator(Protocol):
     """Answers batches; ``settings`` is what its answers depend on (kept with the results)."""
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Samples answered at once."""
+        ...
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What the answers depend on, for the results."""
+        ...
 
-    def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]: ...
+    def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[Completion]:
+        """Completions of a batch, in order."""
+        ...
 
 
 class NoAnswer(str):
@@ -49,11 +55,15 @@ class Streamer(Protocol):
     """Answers samples in any order, exactly one answer each; ``settings`` as a generator's."""
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What the answers depend on, for the results."""
+        ...
 
     def stream(
         self, samples: Sequence[Sample], prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[int, Completion | NoAnswer]]: ...
+    ) -> Iterator[tuple[int, Completion | NoAnswer]]:
+        """Every sample's index with its completion, as they come."""
+        ...
 
 
 class TransformersGenerator:
@@ -240,7 +250,7 @@ def finish_reason(row: Mapping[str, Any], path: object, line: int | None) -> Any
     """The row's ``finish_reason``, checked: "stop", "length" or absent."""
     value = row.get("finish_reason")
     if value not in (None, "stop", "length"):
-        raise DataError(f"{value!r} is none of 'stop', 'length'", path=path, line=line, field="finish_reason")
+        raise DataError(f"{value!r} is not 'stop' or 'length'", path=path, line=line, field="finish_reason")
     return value
 
 

@@ -34,7 +34,7 @@ class Verdict:
     extraction: str
     answer: str
     snapped: bool
-    """Whether the official scorer had to take the nearest choice for a text that is none."""
+    """Whether the official scorer had to take the nearest choice for a text that matches none exactly."""
 
 
 def strict_prediction(
@@ -85,7 +85,7 @@ def read_verdicts(path: str | Path) -> list[Verdict]:
     path = Path(path)
     document = read_json(path)
     if not isinstance(document, dict) or not document:
-        raise DataError("is no file of MathVista's responses (expected an object by problem id)", path=path)
+        raise DataError("is not a file of MathVista's responses (expected an object by problem id)", path=path)
     return [_verdict(str(pid), row, path, number) for number, (pid, row) in enumerate(document.items(), start=1)]
 
 

@@ -68,16 +68,16 @@ def result_from_row(row: Mapping[str, Any], *, path: object, line: int | None = 
 def record_from_dict(values: Mapping[str, Any]) -> RewardRecord:
     """The inverse of ``RewardRecord.to_dict``; keys of other versions are ignored."""
     names = {field.name for field in fields(RewardRecord)}
-    return RewardRecord(**{
-        name: value if name == "components" else _tuples(value) for name, value in values.items() if name in names
-    })  # fmt: skip
+    return RewardRecord(
+        **{name: value if name == "components" else _tuples(value) for name, value in values.items() if name in names}
+    )
 
 
 def read_results(folder: str | Path) -> list[Result]:
     """Every answered sample of an evaluation's folder, in the file's order.
 
     Raises:
-        DataError: no ``samples.jsonl``, or a line that is none.
+        DataError: no ``samples.jsonl``, or a line that is not JSON.
     """
     path = existing_file(Path(folder) / SAMPLES, "result of an evaluation")
     rows = read_lines(path)
@@ -114,7 +114,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One line of JSON. Readable UTF-8; escaped where the text is none (half a surrogate pair in a model's answer)."""
+    """One line of JSON: readable UTF-8, escaped where it cannot be encoded (half a surrogate pair in an answer)."""
     text = json.dumps(row, ensure_ascii=False)
     try:
         text.encode()

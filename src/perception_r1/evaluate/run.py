@@ -209,8 +209,9 @@ def _ask(
 ) -> Iterator[tuple[Sample, Completion | NoAnswer]]:
     """Samples not in ``skip`` with their completions, as they come; only this process's share of them."""
     if isinstance(answers, Mapping):
-        yield from ((sample, answers[sample.id]) for sample in samples[workers.index :: workers.count]
-                    if sample.id not in skip)  # fmt: skip
+        yield from (
+            (sample, answers[sample.id]) for sample in samples[workers.index :: workers.count] if sample.id not in skip
+        )
         return
     prompts = [task.prompt(sample) for sample in samples]
     if isinstance(answers, Streamer):

@@ -19,8 +19,10 @@ from perception_r1.types import Completion, Parsed
 
 @dataclass(frozen=True, slots=True)
 class TokenCompletion(Completion):
-    """A completion whose tokens are known: ``token_ends[i]`` is the length of the text up to and with token i; parallel
-    to ``token_logprobs``."""
+    """A completion whose tokens are known.
+
+    ``token_ends[i]`` is the length of the text up to and with token i; parallel to ``token_logprobs``.
+    """
 
     token_ends: tuple[int, ...] = ()
 

@@ -18,11 +18,25 @@ if TYPE_CHECKING:
     from perception_r1.families import Family
 
 # Arguments of the engine that say how fast it answers, not what.
-_ONLY_SPEED = frozenset({
-    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "gpu_memory_utilization", "enforce_eager",
-    "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill", "swap_space",
-    "cpu_offload_gb", "disable_log_stats", "distributed_executor_backend", "mm_processor_cache_gb", "async_scheduling",
-})  # fmt: skip
+_ONLY_SPEED = frozenset(
+    {
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "gpu_memory_utilization",
+        "enforce_eager",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+        "swap_space",
+        "cpu_offload_gb",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "mm_processor_cache_gb",
+        "async_scheduling",
+    }
+)
 _CHUNK = 256  # samples handed over at once: enough to keep the engine full, few enough to lose little when killed
 
 

@@ -15,6 +15,7 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
         return self.index == 0
 
     def wait(self) -> None:

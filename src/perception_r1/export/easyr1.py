@@ -1,6 +1,6 @@
 """A recipe for EasyR1: parquet, its YAML configuration, ``reward.py`` and a launch script.
 
-EasyR1 is no package of an index; keys and the reward's signature are those it publishes.
+EasyR1 is not on a package index; keys and the reward's signature are those it publishes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,34 @@ from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 _CARRIED = {
-    "learning_rate", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "epsilon",
-    "steps_per_generation", "max_completion_length", "temperature", "top_p", "beta", "num_iterations", "epsilon_high",
-    "delta", "num_train_epochs", "max_steps", "weight_decay", "max_grad_norm", "save_steps", "seed", "warmup_steps",
-    "warmup_ratio", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "report_to",
-    "loss_type", "scale_rewards", "lr_scheduler_type",
-}  # fmt: skip
+    "learning_rate",
+    "num_generations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "epsilon",
+    "steps_per_generation",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "beta",
+    "num_iterations",
+    "epsilon_high",
+    "delta",
+    "num_train_epochs",
+    "max_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "save_steps",
+    "seed",
+    "warmup_steps",
+    "warmup_ratio",
+    "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size",
+    "report_to",
+    "loss_type",
+    "scale_rewards",
+    "lr_scheduler_type",
+}
 
 REWARD = '''"""The reward of the recipe {name} for EasyR1 (written by pr1 export)."""
 

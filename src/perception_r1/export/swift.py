@@ -13,14 +13,36 @@ from perception_r1.recipe.schema import Recipe
 from perception_r1.types import Sample
 
 _SAME = (
-    "learning_rate", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "epsilon",
-    "max_completion_length", "temperature", "top_p", "beta", "num_iterations", "loss_type", "lr_scheduler_type",
-    "weight_decay", "max_grad_norm", "save_steps", "seed",
-)  # fmt: skip
+    "learning_rate",
+    "num_generations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "epsilon",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "beta",
+    "num_iterations",
+    "loss_type",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "save_steps",
+    "seed",
+)
 """Settings that have TRL's name and meaning there; each is written down, since the defaults differ."""
 
-_WHERE_GIVEN = ("steps_per_generation", "epsilon_high", "delta", "importance_sampling_level", "vllm_mode",
-                "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "deepspeed", "logging_steps")  # fmt: skip
+_WHERE_GIVEN = (
+    "steps_per_generation",
+    "epsilon_high",
+    "delta",
+    "importance_sampling_level",
+    "vllm_mode",
+    "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size",
+    "deepspeed",
+    "logging_steps",
+)
 
 PLUGIN = '''"""Rewards of the recipe {name} for ms-swift (written by pr1 export): --external_plugins plugin.py."""
 
@@ -48,8 +70,18 @@ def arguments(recipe: Recipe, rows: Rows, *, gpus: int, nodes: int) -> tuple[dic
     """Arguments of ``swift rlhf`` and sentences on what could not be carried over."""
     values = grpo_values(recipe)
     sizes = batches(values, len(rows.train), gpus * nodes, recipe.path or recipe.name)
-    carried = {*_SAME, *_WHERE_GIVEN, "num_train_epochs", "max_steps", "top_k", "scale_rewards", "warmup_steps",
-               "warmup_ratio", "report_to", "use_vllm"}  # fmt: skip
+    carried = {
+        *_SAME,
+        *_WHERE_GIVEN,
+        "num_train_epochs",
+        "max_steps",
+        "top_k",
+        "scale_rewards",
+        "warmup_steps",
+        "warmup_ratio",
+        "report_to",
+        "use_vllm",
+    }
     notes = left_out(recipe, carried)
     found: dict[str, Any] = {"rlhf_type": "grpo", "model": recipe.model, **{key: values[key] for key in _SAME}}
     found.update({key: values[key] for key in _WHERE_GIVEN if (recipe.grpo or {}).get(key) is not None})

@@ -23,11 +23,32 @@ _AGGREGATION = {
     "dr_grpo": "seq-mean-token-sum-norm",
 }
 _CARRIED = {
-    "learning_rate", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "epsilon",
-    "steps_per_generation", "max_completion_length", "temperature", "top_p", "top_k", "beta", "num_iterations",
-    "epsilon_high", "delta", "num_train_epochs", "max_steps", "weight_decay", "max_grad_norm", "save_steps", "seed",
-    "warmup_steps", "warmup_ratio", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "report_to",
-}  # fmt: skip
+    "learning_rate",
+    "num_generations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "epsilon",
+    "steps_per_generation",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "beta",
+    "num_iterations",
+    "epsilon_high",
+    "delta",
+    "num_train_epochs",
+    "max_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "save_steps",
+    "seed",
+    "warmup_steps",
+    "warmup_ratio",
+    "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size",
+    "report_to",
+}
 
 
 def parquet_rows(rows: Rows, samples: tuple[Sample, ...], split: str) -> list[dict[str, Any]]:

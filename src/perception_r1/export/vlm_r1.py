@@ -44,8 +44,18 @@ def write(out: Path, recipe: Recipe, rows: Rows, options: dict[str, Any]) -> lis
         write_lines(out / f"{name}.jsonl", lines)
     (out / "reward.py").write_text(REWARD.format(name=recipe.name, unscored=options["unscored"]), encoding="utf-8")
     high = recipe.image.max_pixels or rows.family.max_pixels
-    keys = ("num_generations", "max_completion_length", "per_device_train_batch_size", "gradient_accumulation_steps",
-            "learning_rate", "num_train_epochs", "beta", "temperature", "save_steps", "seed")  # fmt: skip
+    keys = (
+        "num_generations",
+        "max_completion_length",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "num_train_epochs",
+        "beta",
+        "temperature",
+        "save_steps",
+        "seed",
+    )
     words = [f"--{key} {values[key]}" for key in keys]
     (out / "arguments.txt").write_text(
         "\n".join(

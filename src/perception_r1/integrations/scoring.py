@@ -34,8 +34,23 @@ Settings: TypeAlias = "str | Path | Mapping[str, Any] | Task"
 ROW_COLUMN = "row"
 """Dataset column that holds the canonical row of a sample as JSON."""
 
-_FIELDS = ("id", "task", "question", "width", "height", "model_width", "model_height", "categories", "boxes", "labels",
-           "points", "count", "text", "answer", "visual_annotations")  # fmt: skip
+_FIELDS = (
+    "id",
+    "task",
+    "question",
+    "width",
+    "height",
+    "model_width",
+    "model_height",
+    "categories",
+    "boxes",
+    "labels",
+    "points",
+    "count",
+    "text",
+    "answer",
+    "visual_annotations",
+)
 _KEYS = ("task", "family", "reward", "thinking", "prompt", "image")
 _log = logging.getLogger("perception_r1")
 
@@ -132,7 +147,7 @@ def sample_of(row: str) -> Sample:
     """The sample of a packed (or whole) row; a group's rollouts share one.
 
     Raises:
-        DataError: the text is no row.
+        DataError: the text is not a row.
     """
     try:
         values = json.loads(row)

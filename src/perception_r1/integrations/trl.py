@@ -32,7 +32,9 @@ from perception_r1.types import Completion, RewardRecord, Sample
 class Tokenizer(Protocol):
     """What is needed of a tokenizer."""
 
-    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str:
+        """Text of token ids."""
+        ...
 
 
 OnScored = Callable[[int, list[Sample], list[Completion], list[RewardRecord]], None]

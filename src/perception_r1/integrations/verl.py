@@ -45,9 +45,15 @@ def compute_score(
 
 
 async def compute_judged_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, *, settings: str,
-    unscored: float = 0.0, **_: Any,
-) -> dict[str, float]:  # fmt: skip
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Any = None,
+    *,
+    settings: str,
+    unscored: float = 0.0,
+    **_: Any,
+) -> dict[str, float]:
     """The same with a judge, whose verdicts verl awaits while other answers go on."""
     scorer = scorer_of(settings, unscored)
     (record,) = await scorer.judged([solution_str], [ground_truth])

@@ -23,7 +23,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What a judge says of a case.
+    """The verdicts on a case.
 
     Attributes:
         scores: one a fact, 0..1; None where the judge gave none.
@@ -42,7 +42,9 @@ class Judge(Protocol):
     """Who gives verdicts."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What results call it."""
+        ...
 
     async def judge(self, cases: Sequence[Case]) -> list[Verdicts]:
         """Verdicts on every case, in order; never raises for what a server does."""

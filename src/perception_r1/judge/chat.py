@@ -49,7 +49,7 @@ class ChatJudge:
             asked without from then on.
         check_quotes: see `reading.read_verdicts`.
         api_key: default the variable OPENAI_API_KEY.
-        retry: when to try again, instead of what ``attempts`` makes of the defaults.
+        retry: when to try again, instead of the defaults with ``attempts``.
         extra_body: further fields of each request, such as {"chat_template_kwargs": {"enable_thinking": False}}.
 
     Raises:
@@ -86,9 +86,14 @@ class ChatJudge:
         # A judge that is gone holds a training step up for seconds, not minutes: its rollouts are then not scored.
         retry = retry or Retry(attempts=attempts, max_s=10.0, breaker_failures=max(20, concurrency), breaker_trips=3)
         self._make: Callable[[], ChatServer] = lambda: ChatServer(
-            base_url, model, api_key=api_key, concurrency=concurrency, timeout_s=timeout_s, retry=retry,
+            base_url,
+            model,
+            api_key=api_key,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            retry=retry,
             optional=PLAIN_DECODING,
-        )  # fmt: skip
+        )
         self.server = self._make()
         self.gone: list[ChatServer] = []
         self.cache = VerdictCache(cache)
@@ -164,9 +169,19 @@ class ChatJudge:
 
     def stats(self) -> Mapping[str, float]:
         """Cases, cached, requests, tokens, failures and seconds since the last call."""
-        found = {name: float(self.counts[name]) for name in (
-            "cases", "cached", "requests", "retries", "failed", "incomplete", "prompt_tokens", "completion_tokens"
-        )}  # fmt: skip
+        found = {
+            name: float(self.counts[name])
+            for name in (
+                "cases",
+                "cached",
+                "requests",
+                "retries",
+                "failed",
+                "incomplete",
+                "prompt_tokens",
+                "completion_tokens",
+            )
+        }
         found["seconds"] = self.seconds
         self.counts.clear()
         self.seconds = 0.0

@@ -33,13 +33,16 @@ class PromptFile:
 
     @property
     def digest(self) -> str:
+        """A short hash of the text, for caches and settings."""
         text = "\0".join((self.version, self.answer, self.system, self.user))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def messages(self, **values: str) -> list[dict[str, Any]]:
         """Chat messages with the placeholders filled in; what a value holds is never looked at for placeholders."""
-        turns = [{"role": role, "content": _fill(text, values)} for role, text in
-                 (("system", self.system), ("user", self.user))]  # fmt: skip
+        turns = [
+            {"role": role, "content": _fill(text, values)}
+            for role, text in (("system", self.system), ("user", self.user))
+        ]
         return [turn for turn in turns if turn["content"].strip()]
 
 

@@ -26,7 +26,7 @@ def load_model(
         model_kwargs: passed on to ``from_pretrained`` (``attn_implementation``, ``revision``, …).
 
     Raises:
-        ModelError: the folder is none of a model, the id cannot be loaded, or the weights do not fit the config.
+        ModelError: the folder does not contain a model, the id cannot be loaded, or the weights do not fit the config.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText

@@ -90,10 +90,18 @@ def _qwen3_vl(tokenizer: Any) -> Any:
 
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     vision = {
-        "depth": 3, "hidden_size": 128, "intermediate_size": 384, "num_heads": 4, "patch_size": 16,
-        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 128, "num_position_embeddings": 36,
-        "deepstack_visual_indexes": [1], "initializer_range": 0.05,
-    }  # fmt: skip
+        "depth": 3,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_heads": 4,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 128,
+        "num_position_embeddings": 36,
+        "deepstack_visual_indexes": [1],
+        "initializer_range": 0.05,
+    }
     text = _text(tokenizer, head_dim=32, rope_parameters=rope, initializer_range=0.05, tie_word_embeddings=True)
     config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **_vision_ids(tokenizer))
     model = Qwen3VLForConditionalGeneration(config)
@@ -117,9 +125,15 @@ def _qwen2_5_vl(tokenizer: Any) -> Any:
 
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
     vision = {
-        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14, "window_size": 56,
-        "out_hidden_size": 64, "fullatt_block_indexes": [1],
-    }  # fmt: skip
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 4,
+        "patch_size": 14,
+        "window_size": 56,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+    }
     text = _text(tokenizer, hidden_size=64, intermediate_size=128, num_hidden_layers=2, rope_parameters=rope)
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=False, **_vision_ids(tokenizer)
@@ -131,9 +145,13 @@ def _internvl(tokenizer: Any) -> Any:
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     vision = {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
-        "image_size": [112, 112], "patch_size": [14, 14],
-    }  # fmt: skip
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "image_size": [112, 112],
+        "patch_size": [14, 14],
+    }
     text = _text(tokenizer, model_type="qwen2", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
     config = InternVLConfig(
         text_config=text,

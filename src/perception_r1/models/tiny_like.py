@@ -11,15 +11,30 @@ from perception_r1.errors import ModelError
 
 # Heads of 32, since attention kernels of engines start there.
 _TEXT = {
-    "hidden_size": 128, "intermediate_size": 256, "moe_intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
     "max_window_layers": 2,
-}  # fmt: skip
+}
 _VISION = {
-    "depth": 2, "num_hidden_layers": 2, "embed_dim": 128, "hidden_size": 128, "intermediate_size": 256, "mlp_ratio": 2,
-    "num_heads": 4, "num_attention_heads": 4, "out_hidden_size": 128, "fullatt_block_indexes": [1],
+    "depth": 2,
+    "num_hidden_layers": 2,
+    "embed_dim": 128,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "mlp_ratio": 2,
+    "num_heads": 4,
+    "num_attention_heads": 4,
+    "out_hidden_size": 128,
+    "fullatt_block_indexes": [1],
     "deepstack_visual_indexes": [1],
-}  # fmt: skip
+}
 _MROPE_SECTION = [6, 5, 5]
 """Of half a head's 32 numbers, for time, height and width."""
 

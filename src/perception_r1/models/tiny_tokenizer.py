@@ -13,18 +13,42 @@ import re
 from typing import Any
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 INTERNVL_SPECIAL = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>", "<ref>", "</ref>", "<box>", "</box>")
 
 _STRUCTURE = (
-    '[{"bbox_2d": [', '], "label": "', '"}, {"bbox_2d": [', '"}]', "[]",
+    '[{"bbox_2d": [',
+    '], "label": "',
+    '"}, {"bbox_2d": [',
+    '"}]',
+    "[]",
     *(f'], "label": "{name}"{end}' for name in ("digit", *"0123456789") for end in ('}, {"bbox_2d": [', "}]")),
     *(f'], "label": "digit {name}"}}]' for name in "0123456789"),
-    "),(", "]]", "[[", "<think>", "</think>", "<answer>", "</answer>", "user\n", "assistant\n", "system\n",
-)  # fmt: skip
+    "),(",
+    "]]",
+    "[[",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "user\n",
+    "assistant\n",
+    "system\n",
+)
 _SENTENCES = (
     "You are a helpful assistant. ",
     "Output the bounding box of the ",

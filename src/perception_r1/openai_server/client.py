@@ -55,7 +55,7 @@ class ChatServer:
         optional: Mapping[str, Any] | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
-            raise UserError(f"{base_url}: is no address of a server (expected http://HOST:PORT/v1)")
+            raise UserError(f"{base_url}: is not the address of a server (expected http://HOST:PORT/v1)")
         if concurrency < 1:
             raise UserError(f"concurrency {concurrency}: expected at least 1")
         self.base_url, self.model = base_url.rstrip("/"), model

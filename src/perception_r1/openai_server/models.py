@@ -1,4 +1,4 @@
-"""What a server says of the model that it serves under a name (``GET /v1/models``)."""
+"""The model that a server serves under a name (``GET /v1/models``)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Transport:
         """One answer.
 
         Raises:
-            ChatError: there was none. TypeError, ValueError: ``body`` is no JSON.
+            ChatError: there was none. TypeError, ValueError: ``body`` is not JSON.
         """
         # Half a surrogate pair, which a model may well write, is no UTF-8.
         data = json.dumps({"model": self.model, **body}, ensure_ascii=False).encode(errors="replace")
@@ -57,7 +57,7 @@ class Transport:
             hint = "where it is only slow: a longer time limit, or fewer requests at a time"
             raise ChatError(f"{url}: no answer within {timeout_s:g} s ({hint})", "timeout", attempt) from None
         except aiohttp.InvalidURL:
-            raise ChatError(f"{url}: is no address of a server", "refused", attempt) from None
+            raise ChatError(f"{url}: is not the address of a server", "refused", attempt) from None
         except aiohttp.ClientError as error:
             raise ChatError(f"{url}: cannot be reached ({_why(error)})", "unreachable", attempt) from None
         if status >= 400:

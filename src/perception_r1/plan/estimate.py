@@ -29,10 +29,12 @@ class Plan:
 
     @property
     def total_memory(self) -> float:
+        """Bytes a device of the phase that needs most."""
         return sum(self.memory.values())
 
     @property
     def total_seconds(self) -> float:
+        """Seconds of one step."""
         return sum(self.seconds.values())
 
 

@@ -1,0 +1,1 @@
+"""The visual perception reward."""

@@ -1,7 +1,7 @@
 """Visual facts of plane geometry, read from words, symbols or LaTeX, and whether a text states them.
 
 ``verdict`` is the judge that needs no LLM: "angle ABC is 40 degrees", "$m\\angle CBA = 40^\\circ$" and "∠ABC=40°" are
-one statement. A fact that is no statement of a known kind is looked for by its words. Time is linear in the length of
+one statement. A fact of an unknown kind is looked for by its words. Time is linear in the length of
 the text; at most `MAX_CHARS` of it are read.
 """
 
@@ -303,9 +303,12 @@ def _same_key(a: Statement, b: Statement) -> bool:
     if a.relation == "value" and a.key[0] == b.key[0] == "radius":
         return "" in (a.key[1], b.key[1])
     # "tangent to the circle" where there is one circle only
-    return a.relation in ("tangent", "on") and a.key[0] == b.key[0] and (
-        a.key[1].removeprefix("circle ") == "" or b.key[1].removeprefix("circle ") == ""
-    ) and a.key[1].startswith("circle ") == b.key[1].startswith("circle ")  # fmt: skip
+    return (
+        a.relation in ("tangent", "on")
+        and a.key[0] == b.key[0]
+        and (a.key[1].removeprefix("circle ") == "" or b.key[1].removeprefix("circle ") == "")
+        and a.key[1].startswith("circle ") == b.key[1].startswith("circle ")
+    )
 
 
 def _states(said: Statement, fact: Statement) -> bool:

@@ -49,7 +49,7 @@ _CLEAN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\d)\s+(?=[b-hj-z]\b(?!\s*=))", "", 0),
         (r"[ \t]+", " ", 0),
     )
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=2048)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 Monomial: TypeAlias = tuple[tuple[str, int], ...]
 Polynomial: TypeAlias = dict[Monomial, float]
 Value: TypeAlias = tuple[tuple[Monomial, float], ...] | str
-"""A polynomial as sorted (monomial, coefficient) pairs, or the text where it is none."""
+"""A polynomial as sorted (monomial, coefficient) pairs, or the text where it is not a polynomial."""
 
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?)|(sqrt|pi|[A-Za-z])|([-+*/^()]))")
 _MAX_CHARS, _MAX_DEPTH, _MAX_POWER, _MAX_TERMS = 80, 12, 6, 24
@@ -80,8 +80,10 @@ def rounds_to(a: float, b: float) -> bool:
         >>> rounds_to(5.196, 5.2), rounds_to(40, 41)
         (True, False)
     """
-    return any(math.isclose(round(a, digits), b, abs_tol=1e-9) or math.isclose(round(b, digits), a, abs_tol=1e-9)
-               for digits in range(4))  # fmt: skip
+    return any(
+        math.isclose(round(a, digits), b, abs_tol=1e-9) or math.isclose(round(b, digits), a, abs_tol=1e-9)
+        for digits in range(4)
+    )
 
 
 def differ_by_a_number(a: Value, b: Value) -> bool:

@@ -1,0 +1,1 @@
+"""The recipe: its schema, and what is built from it."""

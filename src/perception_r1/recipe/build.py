@@ -37,7 +37,7 @@ def recipe_task(recipe: Recipe, family: Family | None = None, preset: str | None
     """The task with the recipe's family, prompt form and reward.
 
     Args:
-        recipe: what it says of the task.
+        recipe: the recipe.
         family: instead of the recipe's.
         preset: a reward preset instead of the recipe's reward; the recipe's matching and options stay.
     """

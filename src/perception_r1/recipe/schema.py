@@ -239,7 +239,7 @@ def read_yaml(text: str) -> Any:
     """Plain values of a YAML text; ``1e-6`` is a number.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: it is not YAML.
     """
     return yaml.load(text, _Loader)  # a safe loader: plain values only
 
@@ -263,7 +263,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, its ``extends`` chain and ``key.sub=value`` overrides; ``@FILE`` overrides with a whole YAML file.
 
     Raises:
-        RecipeError: the file is missing, is no YAML mapping, or has a key or value that is not understood.
+        RecipeError: the file is missing, is not a YAML mapping, or has a key or value that is not understood.
     """
     path = Path(path)
     values = _read(path, ())
@@ -360,8 +360,13 @@ def _explain(error: ValidationError) -> str:
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
-        "data": Data, "reward": Reward, "judge": Judge, "image": Image, "eval": Eval, "machine": Machine
-    }  # fmt: skip
+        "data": Data,
+        "reward": Reward,
+        "judge": Judge,
+        "image": Image,
+        "eval": Eval,
+        "machine": Machine,
+    }
     names = [part for part in loc[:-1] if isinstance(part, str)]
     model: type[BaseModel] = Recipe if not names else Source if len(names) > 1 else tables.get(names[0], Recipe)
     return sorted(name for name, field in model.model_fields.items() if not field.exclude)

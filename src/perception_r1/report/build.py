@@ -134,11 +134,18 @@ def result_rows(evaluations: Sequence[Evaluation], seed: int = 0) -> tuple[str, 
         if primary not in metrics:
             continue
         differences = compare(task, scored[0], scored[index], seed=seed) if index else {}
-        rows.append({
-            "title": evaluation.title, "colour": colour(index, len(evaluations)), "entry": metrics[primary],
-            "difference": differences.get(primary), "differences": differences, "metrics": metrics,
-            "n": evaluation.metrics["n_scored"], "unparsable": evaluation.metrics.get("unparsable", {}),
-        })  # fmt: skip
+        rows.append(
+            {
+                "title": evaluation.title,
+                "colour": colour(index, len(evaluations)),
+                "entry": metrics[primary],
+                "difference": differences.get(primary),
+                "differences": differences,
+                "metrics": metrics,
+                "n": evaluation.metrics["n_scored"],
+                "unparsable": evaluation.metrics.get("unparsable", {}),
+            }
+        )
     return primary, rows
 
 
@@ -191,14 +198,17 @@ def _table(task: str, primary: str, rows: list[dict[str, Any]]) -> list[dict[str
         entries = [row["metrics"].get(name) for row in rows]
         change = rows[-1]["differences"].get(name)
         better = change and words.is_clear(change) and (change["value"] > 0) != (name in words.LOWER_IS_BETTER)
-        table.append({
-            "name": words.metric_name(task, name), "primary": name == primary,
-            "lower": name in words.LOWER_IS_BETTER,
-            "cells": [(words.figure(name, e["value"]), words.span(name, e)) if e else ("—", "") for e in entries],
-            "change": words.signed(name, change["value"]) if change else None,
-            "change_interval": words.span(name, change, sign=True) if change else "",
-            "verdict": ("better" if better else "worse" if words.is_clear(change) else "even") if change else "",
-        })  # fmt: skip
+        table.append(
+            {
+                "name": words.metric_name(task, name),
+                "primary": name == primary,
+                "lower": name in words.LOWER_IS_BETTER,
+                "cells": [(words.figure(name, e["value"]), words.span(name, e)) if e else ("—", "") for e in entries],
+                "change": words.signed(name, change["value"]) if change else None,
+                "change_interval": words.span(name, change, sign=True) if change else "",
+                "verdict": ("better" if better else "worse" if words.is_clear(change) else "even") if change else "",
+            }
+        )
     return table
 
 
@@ -212,11 +222,16 @@ def _by_count(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
             if (match := re.fullmatch(r"accuracy\[count=(\d+)\]", name)) and "low" in entry
         ]
         if 2 <= len(found) <= 40:
-            series.append({
-                "name": row["title"], "colour": row["colour"], "x": [float(count) for count, _ in found],
-                "y": [e["value"] for _, e in found], "low": [e["low"] for _, e in found],
-                "high": [e["high"] for _, e in found],
-            })  # fmt: skip
+            series.append(
+                {
+                    "name": row["title"],
+                    "colour": row["colour"],
+                    "x": [float(count) for count, _ in found],
+                    "y": [e["value"] for _, e in found],
+                    "low": [e["low"] for _, e in found],
+                    "high": [e["high"] for _, e in found],
+                }
+            )
     return line_chart(
         series, title="Accuracy by the number of objects", x_label="objects", smoothed=False, dots=True, percent=True
     )
@@ -307,13 +322,18 @@ def _facts(
             if key in settings:
                 value = settings[key]
                 facts.append((name, ("yes" if value else "no") if isinstance(value, bool) else str(value)))
-        facts += [(f"Model: {e.title}", shown_identity(e.metrics["identity"])) for e in evaluations
-                  if e.metrics.get("identity")]  # fmt: skip
+        facts += [
+            (f"Model: {e.title}", shown_identity(e.metrics["identity"]))
+            for e in evaluations
+            if e.metrics.get("identity")
+        ]
         facts.append(("Evaluated on", f"{evaluations[0].metrics['n']} samples, greedy decoding"))
-        facts.append((
-            "Time to evaluate",
-            " · ".join(f"{e.title} {words.duration(e.metrics.get('seconds'))}" for e in evaluations),
-        ))  # fmt: skip
+        facts.append(
+            (
+                "Time to evaluate",
+                " · ".join(f"{e.title} {words.duration(e.metrics.get('seconds'))}" for e in evaluations),
+            )
+        )
     facts += [(f"Training: {training.title}", _training_line(training)) for training in trainings]
     versions = next((t.environment for t in reversed(trainings) if t.environment), {})
     if versions:

@@ -1,5 +1,8 @@
-"""Geometry of the report's charts. Python computes positions, the template draws SVG, so that all text is escaped there
-and colours follow the page's light or dark style."""
+"""Geometry of the report's charts.
+
+Python computes positions, the template draws SVG, so that all text is escaped there and colours follow the page's light
+or dark style.
+"""
 
 from __future__ import annotations
 
@@ -90,23 +93,44 @@ def line_chart(
             lower = [(px(x), py(y)) for x, y in zip(line["x"], line["low"], strict=True)]
             band = _path(upper + lower[::-1]) + "Z"
         points = [(px(x), py(y)) for x, y in zip(line["x"], bold, strict=True)]
-        lines.append({
-            "name": line["name"], "colour": line["colour"], "raw": raw if smoothed else "", "path": _path(points),
-            "band": band, "dots": points if dots else [], "last": _short(line["y"][-1], percent),
-        })  # fmt: skip
+        lines.append(
+            {
+                "name": line["name"],
+                "colour": line["colour"],
+                "raw": raw if smoothed else "",
+                "path": _path(points),
+                "band": band,
+                "dots": points if dots else [],
+                "last": _short(line["y"][-1], percent),
+            }
+        )
     steps = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high and tick % 1 == 0]
     if dots:
         steps = sorted(set(every_x))
     return {
-        "title": title, "note": note, "width": WIDTH, "height": HEIGHT, "left": _LEFT, "right": WIDTH - _RIGHT,
-        "top": _TOP, "bottom": HEIGHT - _BOTTOM, "lines": lines, "x_label": x_label,
+        "title": title,
+        "note": note,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": _LEFT,
+        "right": WIDTH - _RIGHT,
+        "top": _TOP,
+        "bottom": HEIGHT - _BOTTOM,
+        "lines": lines,
+        "x_label": x_label,
         "y_ticks": [(py(tick), _short(tick, percent)) for tick in ticks],
         "x_ticks": [(px(tick), f"{tick:g}") for tick in steps],
         "hover": [
-            {"name": line["name"], "colour": line["colour"], "px": [px(x) for x in line["x"]],
-             "x": [_compact(x) for x in line["x"]], "y": [_compact(y) for y in line["y"]]} for line in series
+            {
+                "name": line["name"],
+                "colour": line["colour"],
+                "px": [px(x) for x in line["x"]],
+                "x": [_compact(x) for x in line["x"]],
+                "y": [_compact(y) for y in line["y"]],
+            }
+            for line in series
         ],
-    }  # fmt: skip
+    }
 
 
 def dot_chart(rows: Sequence[dict[str, Any]], *, percent: bool) -> dict[str, Any]:
@@ -129,15 +153,25 @@ def dot_chart(rows: Sequence[dict[str, Any]], *, percent: bool) -> dict[str, Any
         return round(left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (right - left), 2)
 
     return {
-        "width": width, "height": bottom + 26, "top": top, "bottom": bottom, "left": left, "right": right,
+        "width": width,
+        "height": bottom + 26,
+        "top": top,
+        "bottom": bottom,
+        "left": left,
+        "right": right,
         "start": px(rows[0]["value"]),
         "ticks": [(px(tick), f"{100 * tick:g} %" if percent else f"{tick:g}") for tick in ticks],
         "rows": [
-            {**row, "x": px(row["value"]), "x_low": px(row.get("low", row["value"])),
-             "x_high": px(row.get("high", row["value"])), "y": top + row_height * (index + 0.5)}
+            {
+                **row,
+                "x": px(row["value"]),
+                "x_low": px(row.get("low", row["value"])),
+                "x_high": px(row.get("high", row["value"])),
+                "y": top + row_height * (index + 0.5),
+            }
             for index, row in enumerate(rows)
         ],
-    }  # fmt: skip
+    }
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -67,15 +67,25 @@ def build_gallery(evaluations: Sequence[Evaluation], *, n: int = 24, seed: int =
         task = task_class(sample.task)
         name = next(name for name, ids in groups.items() if key in ids)
         size, picture = _picture(sample)
-        cards.append({
-            "id": sample.id, "ref": f"img{index}", "outcome": name, "outcome_title": titles[name],
-            "asked": task.asked(sample), "target": task.describe(sample), "width": size[0], "height": size[1],
-            "picture": picture, "truth": _shapes(sample.target), "is_page": _is_page(sample.target),
-            "panels": [
-                {"title": evaluation.title, "number": number, **_panel(table[key])}
-                for number, (evaluation, table) in enumerate(zip(evaluations, tables, strict=True))
-            ],
-        })  # fmt: skip
+        cards.append(
+            {
+                "id": sample.id,
+                "ref": f"img{index}",
+                "outcome": name,
+                "outcome_title": titles[name],
+                "asked": task.asked(sample),
+                "target": task.describe(sample),
+                "width": size[0],
+                "height": size[1],
+                "picture": picture,
+                "truth": _shapes(sample.target),
+                "is_page": _is_page(sample.target),
+                "panels": [
+                    {"title": evaluation.title, "number": number, **_panel(table[key])}
+                    for number, (evaluation, table) in enumerate(zip(evaluations, tables, strict=True))
+                ],
+            }
+        )
     return {
         "cards": cards,
         "has_shapes": any(shapes["boxes"] or shapes["points"] for card in cards for shapes in _all_shapes(card)),

@@ -257,21 +257,35 @@ def _charts(task: str, groups: Sequence[Group]) -> list[dict[str, Any] | None]:
     name = words.metric_name(task, task_class(task).primary)
     return [
         line_chart(
-            [{"name": "zero spread", "colour": "c1", "x": x, "y": flat},
-             {"name": "all zero", "colour": "c4", "x": x, "y": zero}],
-            title="Groups that teach nothing", zero=True, percent=max([*flat, *zero], default=0) > 0.3,
+            [
+                {"name": "zero spread", "colour": "c1", "x": x, "y": flat},
+                {"name": "all zero", "colour": "c4", "x": x, "y": zero},
+            ],
+            title="Groups that teach nothing",
+            zero=True,
+            percent=max([*flat, *zero], default=0) > 0.3,
         ),
         line_chart(
-            [{"name": "reward", "colour": "accent", "x": x, "y": reward},
-             {"name": name, "colour": "c3", "x": x, "y": metric}],
+            [
+                {"name": "reward", "colour": "accent", "x": x, "y": reward},
+                {"name": name, "colour": "c3", "x": x, "y": metric},
+            ],
             title="Reward and metric of the answers",
         ),
         line_chart(
-            [{"name": "spread", "colour": "c0", "x": x,
-              "y": [statistics.fmean(g.spread for g in found) for found in steps.values()]}],
-            title="Spread of the reward within a group", note="mean standard deviation", zero=True,
+            [
+                {
+                    "name": "spread",
+                    "colour": "c0",
+                    "x": x,
+                    "y": [statistics.fmean(g.spread for g in found) for found in steps.values()],
+                }
+            ],
+            title="Spread of the reward within a group",
+            note="mean standard deviation",
+            zero=True,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _alarm(task: str, groups: Sequence[Group]) -> str:
@@ -289,10 +303,12 @@ def _alarm(task: str, groups: Sequence[Group]) -> str:
         scored = [r.record for r in group.rollouts if r.record.reward is not None]
         if scored:
             part = next(index for index, part in enumerate(parts) if group.step in part)
-            rated[part].append((
-                statistics.fmean(r.reward or 0.0 for r in scored),
-                statistics.fmean(quality(group.sample, r) for r in scored),
-            ))  # fmt: skip
+            rated[part].append(
+                (
+                    statistics.fmean(r.reward or 0.0 for r in scored),
+                    statistics.fmean(quality(group.sample, r) for r in scored),
+                )
+            )
     name = words.metric_name(task, task_class(task).primary)
     for first, last in [(0, 4), *((i, i + 1) for i in range(4))]:
         before, after = rated[first], rated[last]

@@ -29,25 +29,39 @@ TITLES = {
     "vpr": "Perception-R1: Visual Perception Reward (arXiv 2506.07218)",
 }
 NAMES = {
-    "refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg", "pixmo-count": "PixMo-Count",
-    "pageocr": "PageOCR", "coco2017": "COCO 2017", "general": "General understanding", "ablation": "Ablation",
-    "vpr": "Reasoning", "vpr-ablation": "Ablation",
-}  # fmt: skip
+    "refcoco": "RefCOCO",
+    "refcoco+": "RefCOCO+",
+    "refcocog": "RefCOCOg",
+    "pixmo-count": "PixMo-Count",
+    "pageocr": "PageOCR",
+    "coco2017": "COCO 2017",
+    "general": "General understanding",
+    "ablation": "Ablation",
+    "vpr": "Reasoning",
+    "vpr-ablation": "Ablation",
+}
 # The row that an evaluation is held against, where it has one.
 REFERENCE = ("Perception-R1", "Perception-R1-7B", "full")
 LOWER_IS_BETTER = ("edit_distance",)
 # A column of the ablation table is one of the main tables': Acc@0.5 on val, F1 on English, accuracy, AP.
 _ABLATION = {
-    "refcoco": ("refcoco", "val@50"), "refcoco+": ("refcoco+", "val@50"), "refcocog": ("refcocog", "val@50"),
-    "pageocr": ("pageocr", "f1/en"), "pixmo/val": ("pixmo-count", "val"), "pixmo/test": ("pixmo-count", "test"),
+    "refcoco": ("refcoco", "val@50"),
+    "refcoco+": ("refcoco+", "val@50"),
+    "refcocog": ("refcocog", "val@50"),
+    "pageocr": ("pageocr", "f1/en"),
+    "pixmo/val": ("pixmo-count", "val"),
+    "pixmo/test": ("pixmo-count", "test"),
     "coco2017": ("coco2017", "AP"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table; ``values`` by column, each with ``value`` and, of ours, ``low``, ``high``, ``n`` (samples that
-    were scored), ``whole`` (samples of the whole benchmark) and ``task`` (of lmms-eval, where that made it)."""
+    """A row of a table.
+
+    ``values`` by column, each with ``value`` and, of ours, ``low``, ``high``, ``n`` (samples that were scored),
+    ``whole`` (samples of the whole benchmark) and ``task`` (of lmms-eval, where that made it).
+    """
 
     name: str
     ours: bool
@@ -72,6 +86,7 @@ class Table:
 
     @property
     def has_ours(self) -> bool:
+        """Whether a row of ours is in the table."""
         return any(row.ours for row in self.rows)
 
     @property
@@ -82,10 +97,20 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """A plain, JSON-serialisable form."""
         return {
-            "benchmark": self.key, "title": self.title, "columns": self.columns, "notes": self.notes,
-            "rows": [{"method": row.name, "source": "ours" if row.ours else "published", "detail": row.detail,
-                      "values": {name: dict(entry) for name, entry in row.values.items()}} for row in self.rows],
-        }  # fmt: skip
+            "benchmark": self.key,
+            "title": self.title,
+            "columns": self.columns,
+            "notes": self.notes,
+            "rows": [
+                {
+                    "method": row.name,
+                    "source": "ours" if row.ours else "published",
+                    "detail": row.detail,
+                    "values": {name: dict(entry) for name, entry in row.values.items()},
+                }
+                for row in self.rows
+            ],
+        }
 
 
 @cache

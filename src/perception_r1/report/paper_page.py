@@ -151,15 +151,24 @@ def _html(paper: str, tables: Sequence[Table], places: Sequence[Path], gallery: 
 
 def _shown(table: Table) -> dict[str, Any]:
     rows = [
-        {"name": row.name, "detail": row.detail, "ours": row.ours, "reference": row is table.reference,
-         "cells": [cell(table, row, column) for column in table.columns]}
+        {
+            "name": row.name,
+            "detail": row.detail,
+            "ours": row.ours,
+            "reference": row is table.reference,
+            "cells": [cell(table, row, column) for column in table.columns],
+        }
         for row in table.rows
-    ]  # fmt: skip
+    ]
     reference = table.reference
     return {
-        "name": table.name, "title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes,
+        "name": table.name,
+        "title": table.title,
+        "columns": table.columns,
+        "rows": rows,
+        "notes": table.notes,
         "reference": reference.name if reference else "",
-    }  # fmt: skip
+    }
 
 
 def _galleries(places: Sequence[Path], n: int, seed: int) -> list[Mapping[str, Any]]:

@@ -18,8 +18,13 @@ from perception_r1.report.runs import Evaluation, Training, load_runs
 from perception_r1.tasks import task_class
 
 _COLOURS = {
-    "c0": "#6b7789", "c1": "#d9820f", "c2": "#8b5cf6", "c3": "#0d9488", "c4": "#db2777", "accent": "#4338ca",
-}  # fmt: skip
+    "c0": "#6b7789",
+    "c1": "#d9820f",
+    "c2": "#8b5cf6",
+    "c3": "#0d9488",
+    "c4": "#db2777",
+    "accent": "#4338ca",
+}
 _INK, _SOFT, _GRID = "#14181f", "#566070", "#e3e7ed"
 
 
@@ -87,10 +92,12 @@ def summary_png(
     )
     _scenes(figure, right, evaluations, scenes, seed)
     figure.text(
-        0.475, 0.018,
+        0.475,
+        0.018,
         f"Dashed green: ground truth. Blue: a box on a target, red: on none. Drawn at random (seed {seed}).",
-        size=9, color=_SOFT,
-    )  # fmt: skip
+        size=9,
+        color=_SOFT,
+    )
     with atomic_write(out_png, "wb") as stream:
         figure.savefig(stream, format="png")
     return Path(out_png)
@@ -104,17 +111,28 @@ def _dots(axes: Any, task: str, primary: str, rows: list[dict[str, Any]]) -> Non
         axes.plot([scale * low, scale * high], [y, y], color=colour, lw=6, alpha=0.25, solid_capstyle="round")
         axes.plot([scale * entry["value"]], [y], "o", color=colour, ms=10)
         axes.annotate(
-            words.figure(primary, entry["value"]), (scale * entry["value"], y), xytext=(0, 9),
-            textcoords="offset points", ha="center", size=9.5, color=colour, weight="bold",
-        )  # fmt: skip
+            words.figure(primary, entry["value"]),
+            (scale * entry["value"], y),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            size=9.5,
+            color=colour,
+            weight="bold",
+        )
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows], color=_INK, size=10.5)
     axes.set_ylim(len(rows) - 0.5, -0.75)
     if scale == 100:
         axes.set_xlim(0, 102 if max(row["entry"]["value"] for row in rows) > 0.5 else None)
     axes.set_title(
         f"{words.metric_name(task, primary)}{', %' if scale == 100 else ''}, with 95 % intervals",
-        size=10.5, loc="left", color=_INK, weight="bold", pad=9, x=-0.23,
-    )  # fmt: skip
+        size=10.5,
+        loc="left",
+        color=_INK,
+        weight="bold",
+        pad=9,
+        x=-0.23,
+    )
     _plain(axes, "x")
 
 
@@ -162,11 +180,20 @@ def _scenes(figure: Any, grid: Any, evaluations: Sequence[Evaluation], n: int, s
             task = task_class(result.sample.task)
             good = quality(result.sample, result.record)
             axes.text(
-                0.97, 0.03, task.outcome(result.sample, result.record), transform=axes.transAxes, ha="right",
-                va="bottom", size=8.5, color="white",
-                bbox={"boxstyle": "round,pad=0.3", "lw": 0,
-                      "fc": "#15803d" if good > 1 - 1e-9 else "#c81e4a" if good <= 1e-9 else "#b45309"},
-            )  # fmt: skip
+                0.97,
+                0.03,
+                task.outcome(result.sample, result.record),
+                transform=axes.transAxes,
+                ha="right",
+                va="bottom",
+                size=8.5,
+                color="white",
+                bbox={
+                    "boxstyle": "round,pad=0.3",
+                    "lw": 0,
+                    "fc": "#15803d" if good > 1 - 1e-9 else "#c81e4a" if good <= 1e-9 else "#b45309",
+                },
+            )
 
 
 def _short(text: str, limit: int) -> str:

@@ -34,10 +34,12 @@ class Evaluation:
 
     @property
     def title(self) -> str:
+        """What the report calls it."""
         return TITLES.get(self.name, self.name)
 
     @property
     def task(self) -> str:
+        """Name of the task."""
         return str(self.metrics["task"])
 
 
@@ -53,10 +55,12 @@ class Training:
 
     @property
     def title(self) -> str:
+        """What the report calls it."""
         return TITLES.get(self.name, self.name)
 
     @property
     def is_rl(self) -> bool:
+        """Whether it was trained with GRPO."""
         return any("reward" in log for log in self.logs)
 
     def series(self, *keys: str) -> tuple[list[float], list[float]]:
@@ -76,6 +80,7 @@ class Training:
 
     @property
     def steps(self) -> int:
+        """Steps trained so far."""
         return max((int(log["step"]) for log in self.logs if _number(log.get("step"))), default=0)
 
 
@@ -83,7 +88,7 @@ def load_runs(folders: Iterable[str | Path]) -> tuple[list[Evaluation], list[Tra
     """Everything in the folders and their subfolders, stages in their usual order, others as given.
 
     Raises:
-        UserError: a folder that is none, or in which there is nothing to report.
+        UserError: not a folder, or nothing to report in it.
     """
     evaluations: list[Evaluation] = []
     trainings: list[Training] = []

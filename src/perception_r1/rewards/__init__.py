@@ -1,0 +1,1 @@
+"""Components, matchers and how they combine."""

@@ -114,7 +114,7 @@ def _backbone(model: Any) -> Any:
     """The module between a model's LM head and its layers, whatever is wrapped around.
 
     Raises:
-        ModelError: there is none of a supported family, or its language model attends in another way than packing does.
+        ModelError: the model is not of a supported family, or its attention is not the one that packing computes.
     """
     for module in model.modules():
         if any(kind.__name__ in BACKBONES for kind in type(module).__mro__):

@@ -26,10 +26,20 @@ Kwargs = dict[str, Any]
 
 # Keywords of a backbone's forward that packing knows what to do with. With any other the plain path is taken.
 _KNOWN = {
-    "input_ids", "attention_mask", "position_ids", "past_key_values", "pixel_values", "image_grid_thw",
-    "mm_token_type_ids", "mm_encoder_outputs", "use_cache", "return_dict", "num_items_in_batch", "image_sizes",
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "past_key_values",
+    "pixel_values",
+    "image_grid_thw",
+    "mm_token_type_ids",
+    "mm_encoder_outputs",
+    "use_cache",
+    "return_dict",
+    "num_items_in_batch",
+    "image_sizes",
     "cache_position",
-}  # fmt: skip
+}
 # Of these, what the packed call does without: positions are given, and a cache is filled from its start.
 _DROPPED = ("mm_token_type_ids", "image_sizes", "cache_position")
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "max_length_q", "max_length_k", "seq_idx")

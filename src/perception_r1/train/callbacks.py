@@ -26,6 +26,7 @@ class MetricsWriter(TrainerCallback):
         self.path = path
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Take what the trainer logs."""
         if not state.is_world_process_zero or not logs:
             return
         values = {"step": state.global_step, **{name: _finite(value) for name, value in logs.items()}}
@@ -40,6 +41,7 @@ class KeepSettings(TrainerCallback):
         self.base = base
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take note of a checkpoint."""
         if state.is_world_process_zero:
             keep_settings(self.base, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
@@ -54,19 +56,23 @@ class Progress(TrainerCallback):
         self.advance: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the progress."""
         if state.is_world_process_zero:
             self.manager = progress(self.label, state.max_steps, done=state.global_step, unit="steps")
             self.advance = self.manager.__enter__()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Take what the trainer logs."""
         parts = [f"{label} {logs[key]:.3f}" for key, label in self.shown if logs and _finite(logs.get(key)) is not None]
         self.note = "  ".join(parts) or self.note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
         if self.advance is not None:
             self.advance(1, self.note)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the progress."""
         if self.manager is not None:
             self.manager.__exit__(None, None, None)
             self.manager = None
@@ -85,6 +91,7 @@ class AtEvaluation(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        """Act after an evaluation during training."""
         self.action()
         name = args.metric_for_best_model
         known = {key.removeprefix("eval_") for key in metrics or {}}
@@ -122,6 +129,7 @@ class RolloutWriter:
     def __call__(
         self, step: int, samples: list[Sample], completions: list[Completion], records: list[RewardRecord]
     ) -> None:
+        """Take a batch of rollouts with their records."""
         size = self.group_size
         before = self.rows if step == self.step else []
         groups = 1 + before[-1]["group"] if before else 0

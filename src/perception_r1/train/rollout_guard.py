@@ -48,6 +48,7 @@ class RolloutGuard(TrainerCallback):
             self.first = _FirstRollouts(trainer)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Compare, and stop or warn."""
         if logs is None or "loss" not in logs:  # of an evaluation, or the summary at the end
             return
         if self.first is not None:  # in every process at the same step

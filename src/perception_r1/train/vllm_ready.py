@@ -57,7 +57,7 @@ def package_problem() -> str | None:
         warnings.simplefilter("always")
         try:
             installed = is_vllm_available()
-        except ValueError as error:  # a broken installation: no spec, or a version that is none
+        except ValueError as error:  # a broken installation: no spec, or an unreadable version
             return f"vllm cannot be used ({error}); {_INSTALL}"
     if not installed:
         return f"vllm is not installed: {_INSTALL}"

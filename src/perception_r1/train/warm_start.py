@@ -277,7 +277,7 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
 
 
 def patchify(processor: Any, pictures: list[Any]) -> tuple[Any, Any]:
-    """What the image processor makes of square pictures of one size, but for all of them at once.
+    """Patchify square pictures of one size at once, as the image processor does one by one.
 
     Returns:
         Pixels (patches, values) and the grid (pictures, 3), as tensors.

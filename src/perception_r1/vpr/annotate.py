@@ -98,20 +98,29 @@ def annotate(
                 sample = problems[name][0]
                 assert isinstance(sample.target, AnswerTarget)
                 row = row_from_sample(sample)
-                write({
-                    **row, "visual_annotations": list(kept), "response": problems[name][1][0], "input": inputs[name],
-                })  # fmt: skip
+                write(
+                    {
+                        **row,
+                        "visual_annotations": list(kept),
+                        "response": problems[name][1][0],
+                        "input": inputs[name],
+                    }
+                )
             return "" if facts is not None else "no list of facts in the answer"
 
         requests = [
-            (key, {
-                "messages": prompt.messages(question=problems[name][0].question, solution=text),
-                **decoding,
-            })
+            (
+                key,
+                {
+                    "messages": prompt.messages(question=problems[name][0].question, solution=text),
+                    **decoding,
+                },
+            )
             for key, (name, text) in chains.items()
-        ]  # fmt: skip
-        ask_all(server, requests, accept, report, out, label="annotating", done=report.n_before,
-                show_progress=show_progress)  # fmt: skip
+        ]
+        ask_all(
+            server, requests, accept, report, out, label="annotating", done=report.n_before, show_progress=show_progress
+        )
     report.counts = dict(counts)
     return report
 

@@ -119,11 +119,9 @@ def run_demo(
     names = [("accuracy", "visual")] * 2 + [("start", "visual")] * 2
     result = {
         "models": {stage: figures_of(list(found.values())) for stage, found in records.items()},
-        "comparisons": [
-            {"first": a, "second": b, **asdict(one)} for (a, b), one in zip(names, compared, strict=True)
-        ],
+        "comparisons": [{"first": a, "second": b, **asdict(one)} for (a, b), one in zip(names, compared, strict=True)],
         "seconds": round(time.monotonic() - began, 1),
-    }  # fmt: skip
+    }
     run_folder.write_json(out / "comparison.json", result)
     return result
 

@@ -83,8 +83,9 @@ def distill(
             return ""
 
         requests = [(key, lambda key=key: body(*keys[key])) for key in left]
-        ask_all(server, requests, accept, report, out, label="distilling", done=report.n_before,
-                show_progress=show_progress)  # fmt: skip
+        ask_all(
+            server, requests, accept, report, out, label="distilling", done=report.n_before, show_progress=show_progress
+        )
     return report
 
 
@@ -136,5 +137,11 @@ def _fault(row: Mapping[str, Any], strict: bool) -> str:
 def problem_of(row: Mapping[str, Any], path: Path, line: int) -> Sample:
     """The problem of a distilled row, under the problem's own id and without the response."""
     bare = {key: value for key, value in row.items() if key != "response"}
-    return sample_from_row({**bare, "id": row.get("problem", row.get("id"))}, path=path, line=line, task="geometry",
-                           image_required=False, check_image=False)  # fmt: skip
+    return sample_from_row(
+        {**bare, "id": row.get("problem", row.get("id"))},
+        path=path,
+        line=line,
+        task="geometry",
+        image_required=False,
+        check_image=False,
+    )

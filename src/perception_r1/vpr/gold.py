@@ -46,6 +46,7 @@ class JudgeQuality:
     disagreements: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-serialisable form."""
         return asdict(self)
 
 
@@ -62,8 +63,9 @@ def read_gold(path: str | Path) -> list[Labelled]:
             raise DataError("expected a list of facts", path=path, line=line, field="facts")
         verdicts = row["verdicts"]
         if not isinstance(verdicts, list) or len(verdicts) != len(facts) or any(v not in (0, 1) for v in verdicts):
-            raise DataError(f"expected {len(facts)} of true or false, one a fact", path=path, line=line,
-                            field="verdicts")  # fmt: skip
+            raise DataError(
+                f"expected {len(facts)} of true or false, one a fact", path=path, line=line, field="verdicts"
+            )
         case = Case(tuple(facts), str(row["response"]))
         found.append(Labelled(str(row.get("id", line)), case, tuple(bool(v) for v in verdicts)))
     return found
@@ -90,9 +92,17 @@ def measure(judge: Judge, labelled: Sequence[Labelled]) -> JudgeQuality:
                 disagreements.append({"id": one.id, "fact": fact, "label": label, "verdict": said})
     n = int(table.sum())
     return JudgeQuality(
-        judge.name, len(labelled), n, _ratio(int(np.trace(table)), n), _ratio(int(table[1, 1]), int(table[:, 1].sum())),
-        _ratio(int(table[1, 1]), int(table[1].sum())), cohen_kappa(table), missing, failed, tuple(disagreements),
-    )  # fmt: skip
+        judge.name,
+        len(labelled),
+        n,
+        _ratio(int(np.trace(table)), n),
+        _ratio(int(table[1, 1]), int(table[:, 1].sum())),
+        _ratio(int(table[1, 1]), int(table[1].sum())),
+        cohen_kappa(table),
+        missing,
+        failed,
+        tuple(disagreements),
+    )
 
 
 def quality_lines(name: str, quality: dict[str, Any]) -> list[str]:
@@ -102,9 +112,11 @@ def quality_lines(name: str, quality: dict[str, Any]) -> list[str]:
     return [
         f"{quality['judge']} on {quality['n_facts']} facts of {quality['n_cases']} {name} cases:",
         f"  {figures}   kappa {kappa}   missing {quality['missing']}   failed cases {quality['failed']}",
-        *(f"    {one['id']}: {one['fact']!r}: label {one['label']}, judge {one['verdict']}"
-          for one in quality["disagreements"][:5]),
-    ]  # fmt: skip
+        *(
+            f"    {one['id']}: {one['fact']!r}: label {one['label']}, judge {one['verdict']}"
+            for one in quality["disagreements"][:5]
+        ),
+    ]
 
 
 def cohen_kappa(table: Any) -> float | None:
@@ -258,10 +270,14 @@ def battery(judge: Judge, *, n: int = 20, seed: int = 0) -> dict[str, Any]:
     honest_row = rows.pop("honest", None)
     fooled = {name: row["reward"] for name, row in rows.items()}
     return {
-        "judge": judge.name, "n": n, "honest": honest_row, "attacks": rows, "failed": failed,
+        "judge": judge.name,
+        "n": n,
+        "honest": honest_row,
+        "attacks": rows,
+        "failed": failed,
         "fooled": round(float(np.mean([row["judge"] for row in rows.values()])), 4) if rows else None,
         "paid": round(float(np.mean(list(fooled.values()))), 4) if rows else None,
-    }  # fmt: skip
+    }
 
 
 def battery_lines(table: dict[str, Any]) -> list[str]:

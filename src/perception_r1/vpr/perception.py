@@ -50,6 +50,7 @@ class Study:
     unlabelled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-serialisable form."""
         return asdict(self)
 
 
@@ -151,10 +152,19 @@ def study(labels: Mapping[str, Mapping[str, Mapping[str, Any]]], n_pairs: int) -
         for model in ("a", "b")
     }
     return Study(
-        len(pairs), sum(a for a, _ in pairs), sum(b for _, b in pairs), sum(a and b for a, b in pairs),
-        sum(not a and not b for a, b in pairs), only_a, only_b, mcnemar_exact(only_a, only_b),
-        mcnemar_midp(only_a, only_b), errors["a"], errors["b"], n_pairs - len(pairs),
-    )  # fmt: skip
+        len(pairs),
+        sum(a for a, _ in pairs),
+        sum(b for _, b in pairs),
+        sum(a and b for a, b in pairs),
+        sum(not a and not b for a, b in pairs),
+        only_a,
+        only_b,
+        mcnemar_exact(only_a, only_b),
+        mcnemar_midp(only_a, only_b),
+        errors["a"],
+        errors["b"],
+        n_pairs - len(pairs),
+    )
 
 
 def swapped(seed: int, name: str) -> bool:

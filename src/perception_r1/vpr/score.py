@@ -47,10 +47,16 @@ def judge_rows(
     """
     rows = read_rows(path, needs=("answer", "response"))
     samples = [
-        sample_from_row({"question": "?", "id": line, **row}, path=path, line=line, task="geometry",
-                        image_required=False, check_image=False)
+        sample_from_row(
+            {"question": "?", "id": line, **row},
+            path=path,
+            line=line,
+            task="geometry",
+            image_required=False,
+            check_image=False,
+        )
         for line, row in enumerate(rows, start=1)
-    ]  # fmt: skip
+    ]
     completions = [Completion(str(row["response"]), row.get("finish_reason")) for row in rows]
     check_settings(out, {"judge": judge.name, "preset": preset, **_identity(judge)}, resume=resume)
     inputs = [
@@ -121,6 +127,10 @@ def _row(task: Task, sample: Any, record: Any, evidence: Mapping[str, Any] | Non
         facts.append({"fact": sample.target.visual_annotations[index], "score": score})
     plain = record.to_dict()
     return {
-        "id": sample.id, "reward": plain["reward"], "components": plain["components"], "status": plain["status"],
-        "reason": plain["reason"], "facts": facts,
-    }  # fmt: skip
+        "id": sample.id,
+        "reward": plain["reward"],
+        "components": plain["components"],
+        "status": plain["status"],
+        "reason": plain["reason"],
+        "facts": facts,
+    }

@@ -47,6 +47,7 @@ class StepReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-serialisable form."""
         return asdict(self)
 
     def price(self, per_million: tuple[float, float] | None) -> None:
@@ -203,10 +204,12 @@ def reusable_rows(out: Path, inputs: Iterable[tuple[str, str]]) -> list[Row]:
 
 
 def settings_file(out: Path) -> Path:
+    """Where a step keeps what its output depends on."""
     return out.with_name(out.name + ".settings.json")
 
 
 def failed_file(out: Path) -> Path:
+    """Where a step lists the rows that failed."""
     return out.with_name(out.name + ".failed.jsonl")
 
 

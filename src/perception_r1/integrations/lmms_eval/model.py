@@ -115,9 +115,11 @@ class PerceptionR1(lmms):  # type: ignore[misc]
         return [*head, {"role": "user", "content": content}]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Refuse tasks that compare likelihoods."""
         raise NotImplementedError("perception_r1 answers in words; choose a task that generates")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Refuse tasks of several rounds."""
         raise NotImplementedError("perception_r1 answers one turn; choose a task of single turns")
 
 

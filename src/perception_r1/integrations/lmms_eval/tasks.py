@@ -131,9 +131,13 @@ def write_tasks(
             row = row_from_sample(sample)
             stream.write(json.dumps({"id": sample.id, "row": json.dumps(row, ensure_ascii=False)}) + "\n")
     arguments = {
-        "task": benchmark.task, "family": get_family(family).name, "prompt": prompt, "min_pixels": min_pixels,
-        "max_pixels": max_pixels, "annotations": None if annotations is None else str(Path(annotations).absolute()),
-    }  # fmt: skip
+        "task": benchmark.task,
+        "family": get_family(family).name,
+        "prompt": prompt,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
+        "annotations": None if annotations is None else str(Path(annotations).absolute()),
+    }
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if value is not None)
     functions = "".join(
         f"\n\ndef {_function(metric)}(entries):\n    return TASK.aggregate({metric!r}, entries)\n"
