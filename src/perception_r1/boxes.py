@@ -302,12 +302,26 @@ def match_by_iou(
     if n_pred == 0 or n_target == 0:
         return no_pairs(n_pred, n_target)
     ious = iou_matrix([NO_BOX if box is None else box for box in pred_xyxy], target_xyxy)
-    keep = ious >= floor
-    if labelled:
-        keep &= _labels_agree(pred_labels or (), target_labels)
-    phi = np.where(keep, ious, 0.0)
-    pairs = assign(phi, method)
-    return match_of(pairs, ious, phi, n_pred, n_target)
+    agree = _labels_agree(pred_labels or (), target_labels) if labelled else None
+    return match_matrix(ious, floor=floor, method=method, agree=agree)
+
+
+def match_matrix(
+    iou_pm: FloatArray, *, floor: float, method: Matching = "hungarian", agree: NDArray[np.bool_] | None = None
+) -> Match:
+    """Pairs that maximise Σφ, where φ is the IoU if it reaches the floor and ``agree`` allows the pair, else 0.
+
+    Args:
+        iou_pm: (P, M) IoUs.
+        floor: smallest IoU that counts.
+        method: see `assign`.
+        agree: (P, M), whether the labels agree; None: every pair is allowed.
+    """
+    keep = iou_pm >= floor
+    if agree is not None:
+        keep &= agree
+    phi = np.where(keep, iou_pm, 0.0)
+    return match_of(assign(phi, method), iou_pm, phi, *iou_pm.shape)
 
 
 def _labels_agree(pred_labels: Sequence[str | None], target_labels: Sequence[str]) -> NDArray[np.bool_]:

@@ -13,11 +13,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perception_r1.answers.formats import WrittenEntry as Entry
-from perception_r1.boxes import assign
+from perception_r1.boxes import match_matrix
 from perception_r1.families import get_family
-from perception_r1.rewards.objects import point_tolerances
-from perception_r1.tasks import TASKS, Task, make_task
-from perception_r1.types import XYXY, BoxTarget, Completion, CountTarget, PointTarget, Sample, Target, TextTarget
+from perception_r1.rewards.base import Context
+from perception_r1.rewards.objects import matched, point_tolerances
+from perception_r1.tasks import TASKS, Task, make_task, reward_spec
+from perception_r1.types import (
+    XYXY,
+    BoxTarget,
+    Completion,
+    CountTarget,
+    Parsed,
+    ParsedObject,
+    PointTarget,
+    Sample,
+    Target,
+    TextTarget,
+)
 
 FAMILY = get_family("pixel")
 SIZE = (120, 90)
@@ -125,8 +137,11 @@ phi_matrices = st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
 @given(phi_matrices, st.floats(0, 1), st.integers(0, 24), st.sampled_from([0.0, 0.1, 0.3]))
 def test_raising_an_iou_never_lowers_the_score(ious: np.ndarray, raised: float, place: int, floor: float) -> None:
     def score(matrix: np.ndarray) -> float:
-        phi = np.where(matrix >= floor, matrix, 0)
-        return 2 * sum(phi[pair] for pair in assign(phi)) / sum(matrix.shape)
+        n_pred, n_target = matrix.shape
+        sample = Sample("1", "grounding", "cat", BoxTarget(((0, 0, 1, 1),) * n_target), image_size=(10, 10))
+        parsed = Parsed("ok", (ParsedObject((0, 0, 1, 1)),) * n_pred)
+        ctx = Context(reward_spec("grounding"), sample, Completion(""), parsed)
+        return matched(ctx.with_match(match_matrix(matrix, floor=floor))) or 0.0
 
     better = ious.copy()
     better.flat[place % better.size] = max(raised, ious.flat[place % ious.size])
