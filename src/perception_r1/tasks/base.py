@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from perception_r1.errors import DataError
 from perception_r1.families import Family
-from perception_r1.rewards.base import Component, Context, Option, RewardSpec, combine
+from perception_r1.rewards.base import Context, Option, RewardSpec, combine
 from perception_r1.stats import Column
 from perception_r1.types import XY, XYXY, Completion, Frame, Parsed, Prompt, RewardRecord, Sample, Target
 
@@ -60,9 +60,8 @@ class Task:
     """Kinds of target that the task can be scored against."""
     questions: ClassVar[Mapping[str, str]]
     """The question by prompt preset."""
-    components: ClassVar[Mapping[str, Component]]
-    """Every component that a recipe may list."""
     presets: ClassVar[Mapping[str, RewardSpec]]
+    """Rewards by name, each with its matcher and every component that a recipe may list."""
     options: ClassVar[Mapping[str, Option]] = {}
     question_says: ClassVar[str] = ""
     """What a row's question must say, such as "what to find"; empty where a row needs none."""

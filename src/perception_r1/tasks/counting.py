@@ -36,7 +36,6 @@ class CountingTask(ObjectTask):
     name = "counting"
     targets = (BoxTarget, PointTarget, CountTarget)
     questions = dict.fromkeys(("training", "evaluation"), "Output all the bounding boxes of the {question}")
-    components = {**ROBUST, **RELEASED}
     options = {"floor": FLOOR, "same_iou": SAME_IOU, "point_cap": POINT_CAP}
     presets = {
         "robust": RewardSpec(

@@ -50,7 +50,6 @@ class DetectionTask(ObjectTask):
             "The category set includes {categories}."
         ),
     }
-    components = COMPONENTS
     presets = {
         "robust": RewardSpec(
             "detection", "robust", {"matched": 1.0}, COMPONENTS, match_labelled, options={"floor": 0.3}

@@ -46,7 +46,6 @@ class GeometryTask(Task):
     name = "geometry"
     targets = (AnswerTarget,)
     questions = {"training": "{question} " + SUFFIX, "evaluation": "{question} " + SUFFIX, "bare": "{question}"}
-    components = ROBUST
     presets = {
         "robust": RewardSpec("geometry", "robust", WEIGHTS, ROBUST, robust.match_facts),
         "released": RewardSpec(

@@ -39,7 +39,6 @@ class GroundingTask(ObjectTask):
     name = "grounding"
     targets = (BoxTarget,)
     questions = dict.fromkeys(("training", "evaluation"), "Output the bounding box of the {question} in the image.")
-    components = COMPONENTS
     presets = {
         "robust": RewardSpec("grounding", "robust", {"matched": 1.0}, COMPONENTS, match_places, options={"floor": 0.1}),
         "released": RewardSpec(

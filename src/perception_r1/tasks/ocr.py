@@ -27,7 +27,6 @@ class OcrTask(Task):
     name = "ocr"
     targets = (TextTarget,)
     questions = {"training": "OCR this image.", "evaluation": "OCR this image: "}
-    components = COMPONENTS
     options = {"whitespace": WHITESPACE}
     presets = {
         "robust": RewardSpec("ocr", "robust", {"edit": 1.0}, COMPONENTS, options={"whitespace": True}),
