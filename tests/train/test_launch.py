@@ -110,7 +110,7 @@ WAITS = ("score", "--task", "ocr", "--family", "qwen3_vl", "-")
 def test_what_is_wrong_in_all_processes_is_said_once(tmp_path: Path) -> None:
     process = python(START, "score", "--task", "ocr", "--family", "qwen3_vl", str(tmp_path / "none.jsonl"))
     stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (2, "")
+    assert (process.returncode, stdout) == (2, ""), stderr
     (line,) = stderr.splitlines()
     assert line.startswith("error: ") and "none.jsonl" in line
 
