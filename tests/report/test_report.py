@@ -222,3 +222,17 @@ def test_command(tmp_path, run_folder, capsys):
         main(["report", str(tmp_path / "none")])
     assert ended.value.code == 2
     assert "no such run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("values", "note"), [([2e-6], "differ by 2e-06 nats"), ([0.4], "0.4 nats away"), ([], "")])
+def test_one_comparison_of_rollouts_is_a_sentence_and_not_an_empty_chart(values, note):
+    from perception_r1.report.build import _curves
+    from perception_r1.report.runs import Training
+
+    logs = [{"step": n, "reward": 0.1 * n, "kl": 0.0} for n in (1, 2, 3)]
+    for log, value in zip(logs, values, strict=False):
+        log["sampling/sampling_logp_difference/mean"] = value
+    curves = _curves(Training("rl", logs, {"grpo": {"beta": 0.04}}))
+    assert curves["note"].endswith(f"{note}." if note else "")
+    assert bool(curves["note"]) == bool(note)
+    assert all(chart["title"] != "Rollouts against the policy" for chart in curves["charts"])

@@ -237,6 +237,11 @@ def _by_count(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     )
 
 
+_DIFFERENCE = "sampling/sampling_logp_difference/mean"
+WARN_FROM = 0.1
+"""Nats between engine and policy from which training warns (see `train.rollout_guard`)."""
+
+
 def _curves(training: Training) -> dict[str, Any]:
     """The charts of one training; what was never logged has none."""
     charts = []
@@ -262,12 +267,13 @@ def _curves(training: Training) -> dict[str, Any]:
         ]
         charts.append(line_chart(series, title="Parts of the reward"))
         add("KL to the start", "kl", zero=True, note="drift from the model that training started from")
-        add(
-            "Rollouts against the policy",
-            "sampling/sampling_logp_difference/mean",
-            zero=True,
-            note="log-probability of the sampled tokens, engine against policy, in nats: 0.01 to 0.05 is rounding",
-        )
+        if len(training.series(_DIFFERENCE)[0]) > 1:
+            add(
+                "Rollouts against the policy",
+                _DIFFERENCE,
+                zero=True,
+                note="log-probability of the sampled tokens, engine against policy, in nats: 0.01 to 0.05 is rounding",
+            )
         add("Length of the answers", "completions/mean_length", "completion_length", note="tokens")
         add("Entropy", "entropy", zero=True, note="how much the policy still tries out")
         add("Gradient norm", "grad_norm", zero=True)
@@ -283,17 +289,30 @@ def _curves(training: Training) -> dict[str, Any]:
         add("Loss on data.eval", "eval_loss", tint="c2", smoothed=False)
         add("Token accuracy", "mean_token_accuracy", tint=tint)
         add("Gradient norm", "grad_norm", tint=tint, zero=True)
-    beta = (training.config.get("grpo") or {}).get("beta", 0.0) if training.is_rl else None
-    no_kl = training.is_rl and not training.series("kl")[0]
     return {
         "title": training.title,
         "kind": "reinforcement learning" if training.is_rl else "supervised",
         "steps": training.steps,
         "time": words.duration(training.seconds),
         "charts": [chart for chart in charts if chart],
-        "note": "KL to the start was not computed (beta = 0: no reference model)." if no_kl and not beta else "",
+        "note": _curves_note(training) if training.is_rl else "",
         "open": training.is_rl,
     }
+
+
+def _curves_note(training: Training) -> str:
+    """What the charts do not show."""
+    notes = []
+    if not training.series("kl")[0] and not (training.config.get("grpo") or {}).get("beta", 0.0):
+        notes.append("KL to the start was not computed (beta = 0: no reference model).")
+    _, differences = training.series(_DIFFERENCE)
+    if len(differences) == 1:  # transformers' generate is compared once
+        notes.append(
+            f"The first rollouts are the policy's: their tokens' log-probabilities differ by {differences[0]:.1g} nats."
+            if differences[0] < WARN_FROM
+            else f"The log-probabilities of the first rollouts are not the policy's: {differences[0]:.2g} nats away."
+        )
+    return " ".join(notes)
 
 
 def _inspectors(trainings: Sequence[Training], limit: int) -> list[dict[str, Any]]:
