@@ -98,3 +98,36 @@ def test_command(tmp_path, monkeypatch):
     assert len(Path("c/stage-1.jsonl").read_text().splitlines()) == 4
     done = CliRunner().invoke(app, ["curriculum", "mine.yaml", "--run", "scored", "--rollouts", "8,x"])
     assert done.exit_code == 2 and "expected numbers" in done.output
+
+
+def test_answers_of_something_else_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("transformers")
+    from perception_r1.analysis.rollouts import write_groups
+    from perception_r1.cli import app
+    from perception_r1.models.identity import model_identity, weights_of
+
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    recipe = recipe_file(tmp_path)
+    recipe.write_text(recipe.read_text().replace("some/model", str(model)))
+    write_groups("scored/rollouts", GROUPS)
+    config = {
+        **load_recipe(recipe).model_dump_plain(),
+        "stage": "diagnose",
+        "inputs": {"start": weights_of(model_identity(model)), "rows": "0"},
+    }
+    Path("scored/config.json").write_text(json.dumps(config))
+    command = ["curriculum", "mine.yaml", "--run", "scored", "--rollouts", "8,16", "--out", "c"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (model / "config.json").write_text('{"trained": "again"}')
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert f"its answers are of other weights than those of {model}" in done.output
+    Path("scored/config.json").write_text(json.dumps({**config, "inputs": {}}))
+    recipe.write_text(recipe.read_text().replace("all.jsonl", "other.jsonl"))
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "data.train differs; score the questions anew: pr1 diagnose mine.yaml" in done.output

@@ -9,6 +9,7 @@ from typing import Any
 
 from perception_r1.analysis.rollouts import rollout_files
 from perception_r1.errors import RecipeError, UserError
+from perception_r1.models.identity import model_identity, weights_of
 from perception_r1.recipe.schema import Recipe, parse_recipe
 from perception_r1.tasks import Task
 from perception_r1.types import Sample
@@ -22,16 +23,45 @@ def run_recipe(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
     Raises:
         UserError: there is no such file, or it holds no recipe.
     """
+    config, values = run_config(folder)
+    values = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RECIPE}
+    return parse_recipe(merged(values, changes or {}), config)
+
+
+def run_config(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The ``config.json`` of the run that holds the rollouts of ``folder``, and its values.
+
+    Raises:
+        UserError: there is no such file, or it is not JSON.
+    """
     first = rollout_files(folder)[0]
     config = next((place / "config.json" for place in first.parents[:3] if (place / "config.json").is_file()), None)
     if config is None:
         raise UserError(f"{folder}: no config.json beside the rollouts, so their task and family are not known")
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        return config, json.loads(config.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{config}: is not JSON") from None
-    values = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RECIPE}
-    return parse_recipe(merged(values, changes or {}), config)
+
+
+def check_answers_of(run: str | Path, recipe: Recipe, recipe_file: str | Path) -> None:
+    """Refuse answers that tell nothing of a recipe: of another task, other rows, or other weights than its model's.
+
+    The weights are compared where the run knows them and started from its recipe's model (not from a warm start).
+
+    Raises:
+        UserError: naming what differs.
+    """
+    config, values = run_config(run)
+    scored = run_recipe(run)
+    again = f"score the questions anew: pr1 diagnose {recipe_file}"
+    if recipe.task != scored.task:
+        raise UserError(f"{run}: its task is {scored.task}, the recipe's is {recipe.task}")
+    if scored.data.train and scored.data.train != recipe.data.train:
+        raise UserError(f"{config}: its rows are not the recipe's (data.train differs; {again})")
+    start = (values.get("inputs") or {}).get("start")
+    if values.get("start") in (None, scored.model) and start not in (None, weights_of(model_identity(recipe.model))):
+        raise UserError(f"{config}: its answers are of other weights than those of {recipe.model} ({again})")
 
 
 def best_reward(task: Task, samples: Sequence[Sample]) -> float:

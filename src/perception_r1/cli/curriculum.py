@@ -39,7 +39,7 @@ def curriculum(
 
     from perception_r1.analysis.curriculum import plan_stages, write_stages
     from perception_r1.analysis.rollouts import read_groups
-    from perception_r1.analysis.runs import best_reward, run_recipe
+    from perception_r1.analysis.runs import best_reward, check_answers_of, run_recipe
     from perception_r1.errors import UserError
     from perception_r1.recipe.build import recipe_task
     from perception_r1.recipe.schema import load_recipe
@@ -49,8 +49,7 @@ def curriculum(
     if by not in ("metric", "reward"):
         raise UserError(f"--by {by}: expected metric or reward")
     wanted, scored = load_recipe(recipe), run_recipe(run)
-    if wanted.task != scored.task:
-        raise UserError(f"{run}: its task is {scored.task}, the recipe's is {wanted.task}")
+    check_answers_of(run, wanted, recipe)
     groups = read_groups(run)
     most = best_reward(recipe_task(scored), [group.sample for group in groups])
     stages, solved = plan_stages(groups, numbers, edges=limits, by=by, keep_solved=keep_solved, most=most)
