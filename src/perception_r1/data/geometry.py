@@ -1,7 +1,7 @@
 """The embedded default for reasoning: plane-geometry diagrams with question, answer and exact visual facts, seeded.
 
 Thirteen kinds of problem (`KINDS`). What the picture shows is not said in the question, so that an answer needs the
-picture; every fact is one that the lexical judge (`core.facts`) reads back.
+picture; every fact is one that the lexical judge (`reasoning.facts`) reads back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The judge without a model: normalised matching of facts (`core.facts`)."""
+"""The judge without a model: normalised matching of facts (`reasoning.facts`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perception_r1.reasoning.facts import verdicts
 
 
 class LexicalJudge:
-    """Says what `core.facts.verdict` says; exact on generated diagrams, blind to paraphrase elsewhere."""
+    """Says what `reasoning.facts.verdict` says; exact on generated diagrams, blind to paraphrase elsewhere."""
 
     name = "lexical"
 

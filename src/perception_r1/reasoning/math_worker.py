@@ -1,4 +1,4 @@
-"""The process that runs math-verify for ``core.equivalence``: a JSON question a line in, ``1`` or ``0`` a line out.
+"""The process that runs math-verify for `reasoning.equivalence`: a JSON question a line in, ``1`` or ``0`` a line out.
 
 Each question may take `LIMIT_S` of processor time; then the system ends the process, wherever it hangs. Wall time
 would call right answers wrong on a busy machine.

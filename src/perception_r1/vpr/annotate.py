@@ -147,7 +147,7 @@ def read_facts(text: str) -> list[str] | None:
 def tidy(question: str, facts: Sequence[str]) -> tuple[tuple[str, ...], int]:
     """Facts without those that the question states and those said before, and how many that were.
 
-    Equal in meaning (`core.facts`) or nearly equal in letters is said before.
+    Equal in meaning (`reasoning.facts`) or nearly equal in letters is said before.
 
     Example:
         >>> tidy("AB = 5. Find x.", ["AB = 5", "∠ABC = 40°", "angle ABC is 40 degrees"])
