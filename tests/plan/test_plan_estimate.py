@@ -231,6 +231,8 @@ def kept_bytes(part: Any, inputs: dict[str, Any], *, amp: bool) -> int:
 def test_layers_keep_what_autograd_keeps(dtype: str, amp: bool) -> None:
     """Two layers more keep so many bytes more: of a token in the language model, of a patch in the tower."""
     torch = pytest.importorskip("torch")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
+        pytest.skip(f"counted with torch 2.13: {torch.__version__} keeps other tensors")
 
     tokens, side = 401, 32
     text = {"input_ids": torch.randint(100, 900, (1, tokens)), "use_cache": False}
